@@ -1,0 +1,59 @@
+"""Every field there is, with its default: grey digits, a small MLP, the VAE's objective.
+
+    python -m experiments.train --config=configs/base.py --workdir=runs/mine --config.objective.beta=2
+
+A config file starts from `get_config()` here and changes what its study is about.
+"""
+
+import ml_collections
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """A locked-by-use ConfigDict: the type of a field is the type of its default."""
+    config = ml_collections.ConfigDict()
+    config.name = "vae"
+    config.seed = 0
+    config.baselines = ()  # closed-form rows beside the trained ones: ("pca",)
+
+    config.data = ml_collections.ConfigDict()
+    config.data.name = "digits"  # "digits", "npz", or an image set of TFDS ("mnist")
+    config.data.path = ""  # of the .npz file
+    config.data.dir = ""  # of TFDS; "" is $TFDS_DATA_DIR, else ~/tensorflow_datasets
+    config.data.download = False  # let TFDS fetch and prepare what is missing
+    config.data.binarize = "none"  # "none", "threshold", "static", "dynamic"
+    config.data.valid_fraction = 0.1  # of the training split
+    config.data.seed = 0  # of the bits
+
+    config.model = ml_collections.ConfigDict()
+    config.model.latents = 2
+    config.model.encoder = "mlp"  # "mlp", "conv", "linear"
+    config.model.decoder = "mlp"
+    config.model.hidden = (64, 64)  # widths; conv: channels of each convolution, then a dense width
+    config.model.activation = "tanh"
+    config.model.likelihood = "bernoulli"  # "bernoulli", "gaussian"
+    config.model.sigma = "0.1"  # gaussian: a number, or "learned"
+    config.model.prior = "normal"
+
+    config.objective = ml_collections.ConfigDict()  # loss = distortion_weight * D + beta * R, nats per image
+    config.objective.noise_scale = 1.0  # z = mean + noise_scale * std * eps
+    config.objective.distortion_weight = 1.0
+    config.objective.beta = 1.0
+
+    config.optimizer = ml_collections.ConfigDict()  # Adam
+    config.optimizer.learning_rate = 3e-3
+    config.optimizer.schedule = "cosine"  # decay to 0: "constant", "linear", "cosine"
+    config.optimizer.b1 = 0.9
+    config.optimizer.b2 = 0.999
+    config.optimizer.eps = 1e-8
+
+    config.train = ml_collections.ConfigDict()
+    config.train.epochs = 300
+    config.train.batch_size = 128
+    config.train.chunk_epochs = 10  # between two looks of the host: one line of metrics each
+    config.train.checkpoint_every = 0  # epochs, falling on chunk ends; 0: at the end only
+
+    config.eval = ml_collections.ConfigDict()
+    config.eval.samples = 128  # draws of z per image
+    config.eval.batch_size = 500
+    config.eval.decoded = 5000  # decoder means behind each Frechet distance
+    return config

@@ -1,0 +1,1 @@
+"""What is typed: `python -m experiments.train`, `.evaluate`, `.figures`."""

@@ -1,0 +1,36 @@
+r"""Train a study, evaluate it, draw its figures, print its summary.
+
+    python -m experiments.train --config=configs/vae.py
+    python -m experiments.train --config=configs/beta_vae.py --workdir=runs/b4 --config.objective.beta=4
+    python -m experiments.train --config=configs/vae.py --workdir=runs/grid \
+        --sweep=objective.beta=0.25,1,4 --sweep=seed=0,1,2
+
+Any field of configs/base.py can be set (--config.x.y=VALUE) or swept (--sweep=x.y=V1,V2,...; several multiply, also
+with the config's own sweep). The same command again goes on where it stopped, or only draws again.
+"""
+
+import pathlib
+
+from absl import flags
+
+from experiments import command_line
+
+_CONFIG = flags.DEFINE_string("config", None, "Config file, configs/NAME.py.", required=True)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Directory that will hold everything (default: runs/NAME).")
+_SWEEP = flags.DEFINE_multi_string("sweep", [], "KEY=V1,V2,...: one run per value; commas inside brackets do not split.")
+_OVERRIDE = flags.DEFINE_multi_string("override", [], "What --config.KEY=VALUE stands for: KEY=VALUE.")
+
+
+def main() -> None:
+    from vae_jax import figures, study
+
+    config, sweep = command_line.load_config(_CONFIG.value, _OVERRIDE.value)
+    workdir = pathlib.Path(_WORKDIR.value or f"runs/{pathlib.Path(_CONFIG.value).stem}")
+    rows = study.run(config, workdir, sweep, [command_line.parse_sweep(text) for text in _SWEEP.value])
+    drawn = figures.draw(workdir)
+    print(study.summary(rows))
+    print(f"{workdir}: results.csv, {len(drawn)} figures in figures/")
+
+
+if __name__ == "__main__":
+    command_line.run(main)

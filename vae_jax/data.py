@@ -1,0 +1,299 @@
+"""Images in, a `Dataset` out: scikit-learn's digits, any prepared TFDS image set, or your own .npz arrays."""
+
+import dataclasses
+import os
+import pathlib
+import zipfile
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import random
+from jaxtyping import Array, Float, Int, Key, Num
+
+from vae_jax import errors, keys
+
+BINARIZE = ("none", "threshold", "static", "dynamic")
+SPLITS = ("train", "valid", "test")
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """`pixels` [N, *shape], in levels as stored; `labels` and `factors` [N, ...], or None."""
+
+    pixels: np.ndarray
+    labels: np.ndarray | None = None
+    factors: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def take(self, indices: np.ndarray) -> "Split":
+        """The rows `indices` of every array."""
+        labels, factors = (None if array is None else array[indices] for array in (self.labels, self.factors))
+        return Split(self.pixels[indices], labels, factors)
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageSpec:
+    """How stored pixels become images: static, so that programs can be built from it.
+
+    `levels` is the stored value that means 1 (255 for bytes); `dynamic` asks for fresh bits in every step.
+    """
+
+    shape: tuple[int, ...]
+    levels: int
+    dynamic: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """Splits by name ("train", "valid", "test"; no "valid" where its fraction is 0) and their `ImageSpec`."""
+
+    splits: dict[str, Split]
+    spec: ImageSpec
+    seed: int
+
+    def images(self, split: str) -> np.ndarray:
+        """[N, *shape] float32 in [0, 1], with bits that stay the same: for evaluation, of any split."""
+        pixels = self.splits[split].pixels
+        if self.spec.dynamic:
+            key = keys.stream(self.seed, keys.DataStream[split.upper()])
+            return _draw_bits(key, to_unit(pixels, self.spec.levels))
+        return to_unit(pixels, self.spec.levels)
+
+
+def load(
+    name: str,
+    path: str = "",
+    dir: str = "",
+    download: bool = False,
+    binarize: str = "none",
+    valid_fraction: float = 0.1,
+    seed: int = 0,
+) -> Dataset:
+    """Load, split and binarise a data set.
+
+    Args:
+      name: "digits", "npz", or the name of an image set of TFDS.
+      path: the .npz file: arrays `train`, `test` ([N, ...], uint8 or float), optional `train_labels`, `test_labels`,
+        `train_factors`, `test_factors`. Bytes are scaled by 255, except where none exceeds 1: those are bits.
+      dir: where TFDS keeps its prepared sets; "" means $TFDS_DATA_DIR, else ~/tensorflow_datasets.
+      download: let TFDS fetch and prepare a set that is missing (needs the network and `tensorflow`).
+      binarize: "none"; "threshold" at one half; "static": x ~ Bernoulli(pixel), drawn once; "dynamic": drawn afresh in
+        each training step, and once for evaluation.
+      valid_fraction: part of the training split that is set aside, the same share of each class; may be 0.
+      seed: of every bit drawn here. It does not move the split.
+
+    Raises:
+      UserError: an unknown set, a missing or damaged file, or values that cannot be pixels.
+    """
+    if binarize not in BINARIZE:
+        raise errors.UserError(f"data.binarize={binarize!r}: should be one of {', '.join(BINARIZE)}")
+    if name == "digits":
+        train, test, levels = _digits()
+    elif name == "npz":
+        train, test, levels = _npz(path)
+    else:
+        train, test, levels = _tfds(name, dir, download)
+    splits = {"train": train, "test": test}
+    held = _stratified(train, valid_fraction)
+    if held.any():
+        splits |= {"train": train.take(np.flatnonzero(~held)), "valid": train.take(np.flatnonzero(held))}
+    if binarize != "none":
+        for key, split in splits.items():
+            if split.pixels.min() < 0 or split.pixels.max() > levels:
+                low, high = split.pixels.min() / levels, split.pixels.max() / levels
+                raise errors.UserError(f"data.binarize={binarize!r} needs pixels in [0, 1]: {key} has [{low:g}, {high:g}]")
+            splits[key] = _binarized(split, levels, binarize, keys.stream(seed, keys.DataStream[key.upper()]))
+    return Dataset(splits, ImageSpec(train.pixels.shape[1:], levels, binarize == "dynamic"), seed)
+
+
+def to_unit(pixels: Num[Array, "*shape"] | np.ndarray, levels: int):
+    """Stored pixels as float32 in units of 1."""
+    return pixels.astype(np.float32) / np.float32(levels)
+
+
+def prepare(pixels: Num[Array, "batch *shape"], spec: ImageSpec, key: Key[Array, ""]) -> Float[Array, "batch *shape"]:
+    """One training batch from stored pixels: scaled, and with fresh bits where the spec is dynamic."""
+    x = to_unit(pixels, spec.levels)
+    return random.bernoulli(key, x).astype(x.dtype) if spec.dynamic else x
+
+
+def batches(images: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """[N, ...] as [ceil(N / size), size, ...], the last batch padded with zeros, and the mask [., size] of real rows."""
+    count = -(-len(images) // size)
+    padded = np.zeros((count * size, *images.shape[1:]), images.dtype)
+    padded[: len(images)] = images
+    mask = np.arange(count * size) < len(images)
+    return padded.reshape(count, size, *images.shape[1:]), mask.reshape(count, size)
+
+
+def _draw_bits(key: Key[Array, ""], x: np.ndarray) -> np.ndarray:
+    """x ~ Bernoulli(x), a block of rows at a time so that 60,000 images do not need a second copy as floats."""
+    draw = jax.jit(lambda key, block: random.bernoulli(key, block).astype(jnp.float32))
+    blocks = [draw(keys.at(key, start), x[start : start + 4096]) for start in range(0, len(x), 4096)]
+    return np.concatenate([np.asarray(block) for block in blocks])
+
+
+def _binarized(split: Split, levels: int, how: str, key: Key[Array, ""]) -> Split:
+    if how == "threshold":
+        bits = split.pixels >= levels / 2
+    elif how == "static":
+        bits = _draw_bits(key, to_unit(split.pixels, levels))
+    else:
+        return split  # dynamic: the grey levels are kept, `prepare` draws
+    return dataclasses.replace(split, pixels=(bits * levels).astype(split.pixels.dtype))
+
+
+def _stratified(split: Split, fraction: float) -> np.ndarray:
+    """A mask of `fraction` of the rows, the same share of each class; a fixed choice."""
+    if not 0 <= fraction < 1:
+        raise errors.UserError(f"data.valid_fraction={fraction:g}: should be at least 0 and below 1")
+    labels = np.zeros(len(split), int) if split.labels is None else split.labels
+    random_state = np.random.default_rng(0)
+    mask = np.zeros(len(split), bool)
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        mask[random_state.permutation(members)[: round(fraction * len(members))]] = True
+    return mask
+
+
+def _digits() -> tuple[Split, Split, int]:
+    """The 1,797 8x8 digits inside scikit-learn: a fixed, stratified fifth of them is the test split."""
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    split = Split(bunch.images.astype(np.uint8)[..., None], bunch.target)
+    test = _stratified(split, 0.2)
+    return split.take(np.flatnonzero(~test)), split.take(np.flatnonzero(test)), 16
+
+
+def _npz(path: str) -> tuple[Split, Split, int]:
+    if not path:
+        raise errors.UserError("data.name=npz needs data.path=FILE.npz")
+    if not pathlib.Path(path).is_file():
+        raise errors.UserError(f"data.path={path}: no such file")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            if not hasattr(archive, "files"):
+                raise errors.UserError(f"data.path={path}: one bare array; should be an .npz with train and test")
+            wanted = [split + kind for split in ("train", "test") for kind in ("", "_labels", "_factors")]
+            arrays = {key: archive[key] for key in wanted if key in archive.files}
+            found = ", ".join(archive.files)
+    except errors.UserError:
+        raise
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise errors.UserError(f"data.path={path}: not a readable .npz without pickled objects") from error
+    for key in ("train", "test"):
+        if key not in arrays:
+            raise errors.UserError(f"data.path={path}: no array {key!r}, only {found}; should hold train and test")
+        arrays[key] = _checked_pixels(path, key, arrays[key])
+        for kind in ("_labels", "_factors"):
+            rows = arrays.get(key + kind)
+            if rows is not None and (rows.ndim == 0 or len(rows) != len(arrays[key])):
+                raise errors.UserError(
+                    f"data.path={path}: {key + kind} has shape {rows.shape} for {len(arrays[key])} images"
+                )
+    if arrays["train"].shape[1:] != arrays["test"].shape[1:] or arrays["train"].dtype != arrays["test"].dtype:
+        shapes = " and ".join(f"{key} {arrays[key].shape} {arrays[key].dtype}" for key in ("train", "test"))
+        raise errors.UserError(f"data.path={path}: {shapes}; train and test should differ in length only")
+    train, test = (Split(arrays[s], arrays.get(f"{s}_labels"), arrays.get(f"{s}_factors")) for s in ("train", "test"))
+    is_bytes = train.pixels.dtype == np.uint8
+    levels = 255 if is_bytes and max(train.pixels.max(), test.pixels.max()) > 1 else 1
+    return train, test, levels
+
+
+def _checked_pixels(path: str, key: str, array: np.ndarray) -> np.ndarray:
+    """uint8 or float32 [N, D] or [N, height, width, channels]."""
+    where = f"data.path={path}: {key}"
+    if array.dtype == bool:
+        array = array.astype(np.uint8)
+    if array.dtype != np.uint8 and array.dtype.kind != "f":
+        raise errors.UserError(f"{where} has dtype {array.dtype}; should be uint8 or float")
+    if array.ndim not in (2, 3, 4) or array.size == 0:
+        raise errors.UserError(f"{where} has shape {array.shape}; should be [N, D], [N, height, width] or with channels")
+    if array.dtype.kind == "f":
+        array = array.astype(np.float32)
+        if not np.isfinite(array).all():
+            raise errors.UserError(f"{where} has {np.count_nonzero(~np.isfinite(array))} values that are not finite")
+    return array[..., None] if array.ndim == 3 else array
+
+
+def _tfds(name: str, dir: str, download: bool) -> tuple[Split, Split, int]:
+    """An image set of TFDS, read from its prepared files without TensorFlow."""
+    try:
+        import tensorflow_datasets as tfds
+    except ImportError as error:
+        raise errors.UserError(f"data.name={name!r} needs the package tensorflow-datasets ({error})") from error
+
+    root = pathlib.Path(dir or os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser()
+    builder = _tfds_builder(tfds, name, root, download)
+    image, label = _tfds_features(name, builder)
+    if builder.info.file_format.name != "ARRAY_RECORD":
+        raise errors.UserError(
+            f"{name} in {root} is prepared as {builder.info.file_format.value}, which only TensorFlow reads; "
+            'prepare it with file_format="array_record"'
+        )
+    splits = {key: _tfds_split(builder, key, image, label) for key in ("train", "test") if key in builder.info.splits}
+    if "train" not in splits:
+        raise errors.UserError(f"{name} has no split 'train', only {', '.join(builder.info.splits)}")
+    if "test" not in splits:
+        held = _stratified(splits["train"], 0.2)
+        whole = splits["train"]
+        splits = {"train": whole.take(np.flatnonzero(~held)), "test": whole.take(np.flatnonzero(held))}
+    return splits["train"], splits["test"], 255
+
+
+def _tfds_builder(tfds, name: str, root: pathlib.Path, download: bool):
+    versions = sorted(path.parent for path in root.glob(f"{name}/**/dataset_info.json"))
+    if versions:
+        return tfds.builder_from_directory(versions[-1])
+    if name not in (names := tfds.list_builders(with_community_datasets=False)):
+        prepared = sorted({path.relative_to(root).parts[0] for path in root.glob("*/**/dataset_info.json")})
+        near = str(errors.unknown("", name, names)).partition(": ")[2]
+        near = f" ({near})" if near.startswith("did") else ""
+        raise errors.UserError(
+            f"data.name={name!r} is not known{near}: known are digits, npz, and the image sets of TFDS; "
+            f"prepared in {root}: {', '.join(prepared) or 'none'}"
+        )
+    if not download:
+        raise errors.UserError(
+            f"{name} is not prepared in {root}; nothing is downloaded unasked: pass --config.data.download=true "
+            "(needs the network and tensorflow), or name the directory by --config.data.dir=DIR"
+        )
+    try:
+        import tensorflow  # noqa: F401  (TFDS prepares with it)
+    except ImportError as error:
+        raise errors.UserError(
+            f"data.download=true prepares {name} with tensorflow, which is missing: pip install tensorflow"
+        ) from error
+    builder = tfds.builder(name, data_dir=root, file_format="array_record")
+    builder.download_and_prepare()
+    return builder
+
+
+def _tfds_features(name: str, builder) -> tuple[str, str | None]:
+    """Names of the image feature, which must be uint8 of one shape, and of the label, if there is one."""
+    features = builder.info.features
+    images = [key for key, feature in features.items() if type(feature).__name__ == "Image"]
+    if not images:
+        raise errors.UserError(f"{name} has no image feature, only {', '.join(features)}")
+    image = "image" if "image" in images else images[0]
+    if None in features[image].shape or features[image].dtype != np.uint8:
+        raise errors.UserError(f"{name} has images of shape {features[image].shape}; should be uint8 of one size")
+    labels = [key for key, feature in features.items() if type(feature).__name__ == "ClassLabel"]
+    return image, ("label" if "label" in labels else labels[0]) if labels else None
+
+
+def _tfds_split(builder, split: str, image: str, label: str | None) -> Split:
+    source = builder.as_data_source(split)
+    pixels = np.empty((len(source), *builder.info.features[image].shape), np.uint8)
+    labels: Int[np.ndarray, " n"] = np.zeros(len(source), np.int64)
+    # In bulk, because one by one takes three times as long; in blocks, because a row is a dict.
+    for start in range(0, len(source), 4096):
+        for offset, row in enumerate(source.__getitems__(range(start, min(start + 4096, len(source))))):
+            pixels[start + offset] = row[image]
+            if label:
+                labels[start + offset] = row[label]
+    return Split(pixels, labels if label else None)

@@ -1,0 +1,289 @@
+"""A config and its sweeps made into checked runs: what is static (`RunSpec`), what is traced (`Hyperparams`).
+
+Everything a user can get wrong in a config is found here, before anything is trained or written.
+"""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from vae_jax import data, errors, evaluation, fit, likelihoods, model, networks, objectives, priors, training
+
+Value = Any  # bool, int, float, str, or a tuple of those
+Flat = dict[str, Value]
+
+CHOICES = {
+    "data.binarize": data.BINARIZE,
+    "model.encoder": networks.ENCODERS,
+    "model.decoder": networks.DECODERS,
+    "model.activation": networks.ACTIVATIONS,
+    "model.likelihood": likelihoods.LIKELIHOODS,
+    "model.prior": priors.PRIORS,
+    "optimizer.schedule": training.DECAYS,
+}
+# Smallest and largest value of each number, both allowed.
+POSITIVE = math.ulp(0.0)
+RANGES = {
+    "seed": (0, 2**31 - 1),
+    "data.valid_fraction": (0, 0.99),
+    "data.seed": (0, 2**31 - 1),
+    "model.latents": (1, 100_000),
+    "objective.noise_scale": (0, 1e6),
+    "objective.distortion_weight": (0, 1e6),
+    "objective.beta": (0, 1e6),
+    "optimizer.learning_rate": (POSITIVE, 1e6),
+    "optimizer.b1": (0, 1 - 1e-7),
+    "optimizer.b2": (0, 1 - 1e-7),
+    "optimizer.eps": (POSITIVE, 1),
+    "train.epochs": (1, 10**7),
+    "train.batch_size": (1, 10**7),
+    "train.chunk_epochs": (1, 10**7),
+    "train.checkpoint_every": (0, 10**7),
+    "eval.samples": (1, 10**7),
+    "eval.batch_size": (1, 10**7),
+    "eval.decoded": (2, 10**7),
+}
+BASELINES = ("pca",)
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One row of the grid: the whole config by dotted names, and the part of it that the grid set."""
+
+    config: Flat
+    settings: Flat
+
+    @property
+    def name(self) -> str:
+        return str(self.config["name"])
+
+    def group(self, name: str) -> dict[str, Value]:
+        """The fields of one group of the config, as keyword arguments."""
+        return {key.partition(".")[2]: value for key, value in self.config.items() if key.startswith(f"{name}.")}
+
+
+def flatten(config: Mapping) -> Flat:
+    """A nested config as one dict by dotted names."""
+    flat: Flat = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            flat |= {f"{key}.{inner}": leaf for inner, leaf in flatten(value).items()}
+        else:
+            flat[key] = tuple(value) if isinstance(value, list) else value
+    return flat
+
+
+def expand(config: Mapping, sweep: Callable | None = None, sweeps: Sequence[tuple[str, Sequence]] = ()) -> list[Run]:
+    """Every run of a study, checked.
+
+    Args:
+      config: nested, with every field (`configs/base.py` has them).
+      sweep: the config's own `sweep(add)`: it calls `add` with a dict of dotted names for each row.
+      sweeps: (dotted name, values) pairs that multiply with each other and with those rows; a text is read by the type
+        of its field.
+
+    Raises:
+      UserError: an unknown name, a value of the wrong type or range, a name given twice, two equal runs.
+    """
+    flat = flatten(config)
+    rows: list[dict] = []
+    if sweep:
+        sweep(rows.append)
+    keys = list(dict.fromkeys(key for row in rows for key in row))
+    for key, values in sweeps:
+        if key in keys:
+            raise errors.UserError(f"--sweep={key}: {key} is given twice; a study sets each name once")
+        if not len(values):
+            raise errors.UserError(f"--sweep={key}: no values; should be {key}=V1,V2,...")
+        keys.append(key)
+    axes = [[{key: value} for value in values] for key, values in sweeps]
+    products = [dict(itertools.chain(*map(dict.items, parts))) for parts in itertools.product(rows or [{}], *axes)]
+    runs = [_run(flat, row, [key for key in keys if key not in ("name", "seed")]) for row in products]
+    seen: dict[tuple, Run] = {}
+    for run in runs:
+        identity = tuple(run.config.items())
+        if identity in seen:
+            raise errors.UserError(f"two runs are equal: {describe(products[runs.index(run)])}; give each value once")
+        seen[identity] = run
+    return runs
+
+
+def describe(row: Mapping) -> str:
+    return ", ".join(f"{key}={value}" for key, value in row.items()) or "the config alone"
+
+
+def _run(flat: Flat, row: Mapping, keys: Iterable[str]) -> Run:
+    config = dict(flat)
+    for key, value in row.items():
+        if key not in flat:
+            raise errors.unknown("config name", key, flat)
+        config[key] = typed(key, value, flat[key])
+    _check(config)
+    return Run(config, {key: config[key] for key in keys})
+
+
+def typed(key: str, value, like: Value) -> Value:
+    """`value` (a text from the command line, or a Python value) as the type of the field it is for."""
+    kind = type(like)
+    if type(value) is kind and kind is not tuple:
+        return value
+    try:
+        if kind is tuple:
+            parts = value if isinstance(value, tuple | list) else _split_tuple(value)
+            element = type(like[0]) if like else str
+            return tuple(typed(key, part, element()) for part in parts)
+        if kind is bool:
+            return {"true": True, "false": False}[str(value).lower()]
+        if kind is int and isinstance(value, float):
+            raise ValueError
+        if kind in (int, float, str) and not isinstance(value, bool | tuple):
+            return kind(value)
+        raise ValueError
+    except (ValueError, KeyError, OverflowError):
+        kinds = {
+            int: "a whole number",
+            float: "a number",
+            bool: "true or false",
+            tuple: "a tuple like (64,64)",
+            str: "a text",
+        }
+        raise errors.UserError(f"{key}={value}: should be {kinds[kind]}") from None
+
+
+def _split_tuple(text: str) -> list[str]:
+    """The elements of "(64,64)", "64,64," or "64"."""
+    inner = text.strip()
+    if inner[:1] in "([" and inner[-1:] in ")]":
+        inner = inner[1:-1]
+    return [part.strip() for part in inner.split(",") if part.strip()]
+
+
+def split_values(text: str) -> list[str]:
+    """Split at the commas outside brackets: "(64,32),(256,256)" has two values."""
+    values, depth = [""], 0
+    for character in text:
+        depth += (character in "([") - (character in ")]")
+        if character == "," and depth == 0:
+            values.append("")
+        else:
+            values[-1] += character
+    return [value for value in values if value.strip()]
+
+
+def _check(config: Flat) -> None:
+    """Every rule that needs no data."""
+    for key, (low, high) in RANGES.items():
+        value = _field(config, key)
+        if not low <= value <= high:  # also where it is nan
+            bounds = f"above 0 and at most {high:g}" if low == POSITIVE else f"from {low:g} to {high:g}"
+            raise errors.UserError(f"{key}={value}: should be {bounds}")
+    for key, known in CHOICES.items():
+        if _field(config, key) not in known:
+            raise errors.UserError(f"{key}={config[key]}: should be one of {', '.join(known)}")
+    for width in _field(config, "model.hidden"):
+        if not 1 <= width <= 100_000:
+            raise errors.UserError(f"model.hidden={config['model.hidden']}: each width should be from 1 to 100000")
+    for name in _field(config, "baselines"):
+        if name not in BASELINES:
+            raise errors.UserError(f"baselines={config['baselines']}: should be of {', '.join(BASELINES)}")
+    if config["objective.noise_scale"] == 0 and config["objective.beta"] > 0:
+        raise errors.UserError(
+            f"objective.noise_scale=0 with objective.beta={config['objective.beta']:g}: a deterministic code has infinite "
+            "rate, so beta should be 0"
+        )
+    if not str(_field(config, "name")).strip():
+        raise errors.UserError("name='': should be a text")
+    _sigma(config)
+
+
+def _field(config: Flat, key: str) -> Value:
+    if key not in config:
+        raise errors.UserError(f"the config has no {key}: start from get_config() of configs/base.py")
+    return config[key]
+
+
+def _sigma(config: Flat) -> tuple[str, float]:
+    """`model.sigma` as its kind and, where that is "fixed", its number (1 elsewhere: not used)."""
+    if config["model.likelihood"] not in likelihoods.WITH_SIGMA:
+        return "", 1.0
+    text = str(_field(config, "model.sigma"))
+    if text in model.SIGMAS:
+        return text, 1.0
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not likelihoods.SIGMA_FLOOR <= number <= 1e6:
+        kinds = ", ".join(model.SIGMAS)
+        raise errors.UserError(
+            f"model.sigma={text}: should be {kinds} or a number from {likelihoods.SIGMA_FLOOR:g} to 1e+06"
+        )
+    return "fixed", number
+
+
+def specify(run: Run, dataset: data.Dataset) -> tuple[training.RunSpec, training.Hyperparams]:
+    """The two halves of a run on this data: what shapes its program, and the numbers that are traced.
+
+    Raises:
+      UserError: a run that cannot be built for data of this size, shape or range.
+    """
+    config = run.config
+    kind, sigma = _sigma(config)
+    shape, train = dataset.spec.shape, dataset.splits["train"]
+    _check_against(config, shape, dataset, kind)
+    spec = training.RunSpec(
+        model=model.ModelSpec(**run.group("model") | {"shape": shape, "sigma": kind}),
+        images=dataset.spec,
+        train_size=len(train),
+        **{key: config[f"train.{key}"] for key in ("batch_size", "epochs")},
+        **{key: config[f"optimizer.{key}"] for key in ("schedule", "b1", "b2", "eps")},
+    )
+    weights = objectives.Weights(**{key: np.float32(value) for key, value in run.group("objective").items()})
+    rate = np.float32(config["optimizer.learning_rate"])
+    return spec, training.Hyperparams(np.int32(config["seed"]), rate, np.float32(sigma), weights)
+
+
+def _check_against(config: Flat, shape: tuple[int, ...], dataset: data.Dataset, kind: str) -> None:
+    """Every rule that needs the data."""
+    train = dataset.splits["train"]
+    if config["train.batch_size"] > len(train):
+        raise errors.UserError(
+            f"train.batch_size={config['train.batch_size']}: should be at most {len(train)}, the number of training images"
+        )
+    if config["model.likelihood"] == "bernoulli":
+        for name, split in dataset.splits.items():
+            low, high = (float(bound) / dataset.spec.levels for bound in (split.pixels.min(), split.pixels.max()))
+            if low < 0 or high > 1:
+                raise errors.UserError(
+                    f"model.likelihood=bernoulli needs values in [0, 1]: {name} has [{low:g}, {high:g}]; "
+                    "scale them or use model.likelihood=gaussian"
+                )
+    if "conv" in (config["model.encoder"], config["model.decoder"]):
+        if len(shape) != 3 or shape[0] != shape[1] or shape[0] < 8:
+            raise errors.UserError(f"model.encoder=conv needs square images from 8x8 up: these have shape {shape}")
+        if not 2 <= len(config["model.hidden"]) <= 1 + math.ceil(math.log2(shape[0])):
+            raise errors.UserError(
+                f"model.hidden={config['model.hidden']}: conv takes channels of 1 to {math.ceil(math.log2(shape[0]))} "
+                "convolutions, then the width of a dense layer"
+            )
+    if kind == "learned" and config["model.latents"] >= math.prod(shape):
+        raise errors.UserError(
+            f"model.latents={config['model.latents']} with model.sigma=learned: should be below {math.prod(shape)}, the "
+            "number of pixels; else sigma goes to 0 and the likelihood to infinity"
+        )
+
+
+def group(runs: Sequence[Run], loaded: Callable[..., data.Dataset]) -> dict[tuple, list[tuple[int, training.Hyperparams]]]:
+    """Runs by what they share: {(data settings, spec, eval spec, plan): [(run number, hyperparams), ...]}."""
+    groups: dict[tuple, list] = {}
+    for number, run in enumerate(runs):
+        source = tuple(run.group("data").items())
+        spec, hyperparams = specify(run, loaded(source))
+        plan = fit.Plan(**{key: run.config[f"train.{key}"] for key in ("chunk_epochs", "checkpoint_every")})
+        shared = (source, spec, evaluation.EvalSpec(**run.group("eval")), plan)
+        groups.setdefault(shared, []).append((number, hyperparams))
+    return groups

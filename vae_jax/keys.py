@@ -1,0 +1,40 @@
+"""Where every random key comes from: a run's seed, a named stream, a counter.
+
+Nothing else is needed to continue a run exactly, so no key is ever stored. Each key that these functions return is
+used once.
+"""
+
+import enum
+
+import jax
+from jax import random
+from jaxtyping import Array, Int, Key
+
+
+class Stream(enum.IntEnum):
+    """The streams of one run. The numbers are part of every result: append, never renumber."""
+
+    INIT = 0  # parameters
+    ORDER = 1  # permutation of an epoch
+    NOISE = 2  # epsilon of the reparameterisation, per step
+    BITS = 3  # dynamic binarisation, per step
+    VALID = 4  # epsilon on the validation split, per chunk
+    EVALUATION = 5  # every draw of the evaluation
+
+
+class DataStream(enum.IntEnum):
+    """The streams of a data set's own seed: bits that stay the same for every run that looks at them."""
+
+    TRAIN = 0
+    VALID = 1
+    TEST = 2
+
+
+def stream(seed: int | Int[Array, ""], name: enum.IntEnum) -> Key[Array, ""]:
+    """The key at the head of stream `name` of the run (or data set) with this seed."""
+    return random.fold_in(random.key(seed), int(name))
+
+
+def at(key: Key[Array, ""], counter: int | Int[Array, ""]) -> Key[Array, ""]:
+    """The key number `counter` below `key`."""
+    return jax.random.fold_in(key, counter)

@@ -1,0 +1,97 @@
+"""The VAE: an encoder, a decoder and a prior, which return distributions and draw nothing.
+
+vae = VAE(spec).bind({"params": params})
+vae.decode(vae.encode(x).mean).mean  # the reconstruction of x
+"""
+
+import dataclasses
+import math
+
+import flax.linen as nn
+import jax.numpy as jnp
+from flax import struct
+from jax import random
+from jaxtyping import Array, Float, Key
+
+from vae_jax import likelihoods, networks, priors
+
+
+@struct.dataclass
+class Posterior:
+    """q(z | x) = N(mean, exp(log_var)), independent latents."""
+
+    mean: Float[Array, "batch latents"]
+    log_var: Float[Array, "batch latents"]
+
+    @property
+    def std(self) -> Float[Array, "batch latents"]:
+        return jnp.exp(0.5 * self.log_var)
+
+    def scaled(self, noise_scale: float | Float[Array, ""]) -> "Posterior":
+        """The distribution that z = mean + noise_scale * std * eps really has: at 0 a point, with log_var -inf."""
+        return Posterior(self.mean, self.log_var + 2 * jnp.log(noise_scale))
+
+    def log_prob(self, z: Float[Array, "batch latents"]) -> Float[Array, " batch"]:
+        residual = (z - self.mean) * jnp.exp(-0.5 * self.log_var)
+        return jnp.sum(-0.5 * (jnp.square(residual) + self.log_var + jnp.log(2 * jnp.pi)), axis=-1)
+
+
+def reparameterize(
+    key: Key[Array, ""], posterior: Posterior, noise_scale: float | Float[Array, ""] = 1.0
+) -> Float[Array, "batch latents"]:
+    """z = mean + noise_scale * std * eps with eps ~ N(0, I), differentiable in mean and log_var."""
+    eps = random.normal(key, posterior.mean.shape, posterior.mean.dtype)
+    return posterior.mean + noise_scale * posterior.std * eps
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSpec:
+    """What shapes the network; the fields are those of the config's `model` group, and the shape of one image.
+
+    `sigma` is the *kind* of the decoder's scale: "fixed" (a traced number), "learned" (one shared), or "" where the
+    likelihood has none.
+    """
+
+    shape: tuple[int, ...]
+    latents: int
+    encoder: str
+    decoder: str
+    hidden: tuple[int, ...]
+    activation: str
+    likelihood: str
+    sigma: str
+    prior: str
+
+
+# The kinds of decoder scale beside a fixed number.
+SIGMAS = ("learned",)
+
+
+class VAE(nn.Module):
+    """Deterministic network of a `ModelSpec`; bound to its parameters, `encode`, `decode` and `prior` can be called."""
+
+    spec: ModelSpec
+
+    def setup(self) -> None:
+        spec = self.spec
+        self.encoder = networks.ENCODERS[spec.encoder](spec.hidden, spec.latents, spec.activation)
+        self.decoder = networks.DECODERS[spec.decoder](spec.hidden[::-1], spec.shape, spec.activation)
+        if spec.sigma == "learned":
+            self.raw_log_sigma = self.param("raw_log_sigma", nn.initializers.constant(math.log(0.5)), ())
+
+    def encode(self, x: Float[Array, "batch *pixels"]) -> Posterior:
+        """q(z | x) for images in [0, 1]."""
+        return Posterior(*self.encoder(x))
+
+    def decode(self, z: Float[Array, "batch latents"], sigma: float | Float[Array, ""] = 1.0) -> likelihoods.Likelihood:
+        """p(x | z); `sigma` is used where the spec says "fixed"."""
+        log_sigma = likelihoods.floored(self.raw_log_sigma) if self.spec.sigma == "learned" else jnp.log(sigma)
+        return likelihoods.LIKELIHOODS[self.spec.likelihood](self.decoder(z), log_sigma)
+
+    def prior(self) -> priors.Prior:
+        """p(z)."""
+        return priors.PRIORS[self.spec.prior](self.spec.latents)
+
+    def __call__(self, x: Float[Array, "batch *pixels"]) -> likelihoods.Likelihood:
+        """One pass through both networks: what `init` needs to make every parameter."""
+        return self.decode(self.encode(x).mean)

@@ -1,0 +1,62 @@
+"""A function over one run, made a function over many: padded, sharded over devices, mapped inside each.
+
+Knows no training. Above this room everything has a leading `runs` axis, below it nothing does. No run talks to another,
+so the compiled program holds no collective.
+"""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, PartitionSpec
+
+Tree = TypeVar("Tree")
+
+
+def mesh(count: int) -> Mesh:
+    """The first min(count, devices) devices as one axis named "runs"."""
+    devices = jax.devices()[:count]
+    # Auto, because Explicit (the default of make_mesh) rejects inputs that are not sharded yet.
+    return jax.make_mesh((len(devices),), ("runs",), axis_types=(AxisType.Auto,), devices=devices)
+
+
+def over_runs(function: Callable, mesh: Mesh, *, donate: bool = False) -> Callable:
+    """`function(run, *shared)` as a jitted function of `runs` (leading axis, see `pad`) and the same `shared`.
+
+    Args:
+      function: from one run's tree (and what all runs share) to one run's tree.
+      mesh: from `mesh`; the leading axis must be a multiple of its size.
+      donate: let the result take the memory of `runs`.
+    """
+
+    def local(runs, *shared):
+        # Plain lax.map: on a CPU one run after another fills the cache best, and gives a run the same bits in any grid.
+        return jax.lax.map(lambda run: function(run, *shared), runs)
+
+    def sharded(runs, *shared):
+        specs = (PartitionSpec("runs"), *(PartitionSpec() for _ in shared))
+        # With check_vma (the default) gradients of parameters made inside get a psum over runs, which mixes them.
+        mapped = jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=PartitionSpec("runs"), check_vma=False)
+        return mapped(runs, *shared)
+
+    return jax.jit(sharded, donate_argnums=(0,) if donate else ())
+
+
+def stack(trees: list[Tree]) -> Tree:
+    """One tree with a leading runs axis from a list of trees, as NumPy arrays."""
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
+
+
+def pad(tree: Tree, multiple: int) -> Tree:
+    """`tree` with its last run repeated until the number of runs is a multiple of `multiple`."""
+
+    def padded(leaf):
+        return np.concatenate([leaf, np.repeat(leaf[-1:], -len(leaf) % multiple, axis=0)])
+
+    return jax.tree.map(padded, tree)
+
+
+def take(tree: Tree, index: int | slice) -> Tree:
+    """Run number `index` of `tree`, or a slice of runs."""
+    return jax.tree.map(lambda leaf: leaf[index], tree)

@@ -1,0 +1,171 @@
+"""ONE run as a program: what is static (`RunSpec`), traced (`Hyperparams`), carried (`TrainState`), reported (`Metrics`).
+
+`make_program(spec)` gives three pure functions; `runs.over_runs` makes them functions of many runs. `advance` is the
+program of a chunk: epochs of steps, on the device, with the data resident there.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+from jax import lax, random
+from jaxtyping import Array, Bool, Float, Int, Num
+
+from vae_jax import data, keys, objectives
+from vae_jax.model import VAE, ModelSpec
+
+# Factor on the learning rate, from progress in [0, 1] through training.
+DECAYS = {
+    "constant": jnp.ones_like,
+    "linear": lambda progress: 1.0 - progress,
+    "cosine": lambda progress: 0.5 + 0.5 * jnp.cos(jnp.pi * progress),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class RunSpec:
+    """Everything that shapes the program of a run: runs with equal specs share one compiled program."""
+
+    model: ModelSpec
+    images: data.ImageSpec
+    train_size: int
+    batch_size: int
+    epochs: int
+    schedule: str
+    b1: float
+    b2: float
+    eps: float
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole batches only: what is left over differs in every epoch, because the order does."""
+        return self.train_size // self.batch_size
+
+
+@struct.dataclass
+class Hyperparams:
+    """What may differ between runs that share a program: every leaf is a number, traced."""
+
+    seed: objectives.Number
+    learning_rate: objectives.Number
+    sigma: objectives.Number
+    objective: objectives.Weights
+
+
+@struct.dataclass
+class TrainState:
+    """What is carried from step to step, and saved.
+
+    `diverged_at` is the step whose loss or gradient was not finite first, -1 while there is none; from then on the state
+    stays what it was before that step.
+    """
+
+    step: Int[Array, ""]
+    params: dict
+    opt_state: optax.OptState
+    diverged_at: Int[Array, ""]
+
+
+@struct.dataclass
+class Metrics:
+    """Means over images, in nats; what is reported and not carried."""
+
+    loss: Float[Array, ""]
+    distortion: Float[Array, ""]
+    rate: Float[Array, ""]
+    mean_std: Float[Array, ""]
+
+
+class Program(NamedTuple):
+    """The three functions of one run.
+
+    init(hyperparams) -> TrainState
+    step(state, hyperparams, x) -> (TrainState, Metrics): one update on images [batch, *shape] in [0, 1]
+    advance((state, hyperparams), splits, epochs) -> (TrainState, {split: Metrics}): `epochs` (traced) passes over
+      splits["train"]; metrics are means over those steps, and over splits["valid"] at their end
+    """
+
+    init: Callable
+    step: Callable
+    advance: Callable
+
+
+def make_program(spec: RunSpec) -> Program:
+    """The program of every run with this spec."""
+    vae = VAE(spec.model)
+    adam = optax.scale_by_adam(b1=spec.b1, b2=spec.b2, eps=spec.eps)
+    total_steps = spec.epochs * spec.steps_per_epoch
+
+    def init(hyperparams: Hyperparams) -> TrainState:
+        params = vae.init(keys.stream(hyperparams.seed, keys.Stream.INIT), jnp.zeros((1, *spec.model.shape)))["params"]
+        zero = jnp.zeros((), jnp.int32)
+        return TrainState(step=zero, params=params, opt_state=adam.init(params), diverged_at=zero - 1)
+
+    def loss_and_terms(params, hyperparams: Hyperparams, x, key):
+        terms = objectives.terms(vae.bind({"params": params}), x, key, hyperparams.objective.noise_scale, hyperparams.sigma)
+        return objectives.loss(terms, hyperparams.objective), terms
+
+    def step(state: TrainState, hyperparams: Hyperparams, x: Float[Array, "batch *shape"]):
+        key = keys.at(keys.stream(hyperparams.seed, keys.Stream.NOISE), state.step)
+        (loss, terms), grads = jax.value_and_grad(loss_and_terms, has_aux=True)(state.params, hyperparams, x, key)
+        # optax multiplies its integer count by floats: the one place that needs the standard promotion.
+        with jax.numpy_dtype_promotion("standard"):
+            updates, opt_state = adam.update(grads, state.opt_state, state.params)
+        progress = state.step.astype(jnp.float32) / total_steps
+        rate = hyperparams.learning_rate * DECAYS[spec.schedule](progress)
+        params = jax.tree.map(lambda param, update: param - rate * update, state.params, updates)
+        finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads, squared=True))
+        moved = TrainState(state.step + 1, params, opt_state, state.diverged_at)
+        return _freeze(finite, state, moved), _means(loss, terms)
+
+    def epoch(state: TrainState, hyperparams: Hyperparams, pixels: Num[Array, "n *shape"]):
+        number = state.step // spec.steps_per_epoch
+        order = random.permutation(keys.at(keys.stream(hyperparams.seed, keys.Stream.ORDER), number), spec.train_size)
+        order = order[: spec.steps_per_epoch * spec.batch_size].reshape(spec.steps_per_epoch, spec.batch_size)
+
+        def body(carry, indices):
+            state, total = carry
+            key = keys.at(keys.stream(hyperparams.seed, keys.Stream.BITS), state.step)
+            state, metrics = step(state, hyperparams, data.prepare(pixels[indices], spec.images, key))
+            return (state, jax.tree.map(jnp.add, total, metrics)), None
+
+        zero = Metrics(*(jnp.zeros(()) for _ in dataclasses.fields(Metrics)))
+        (state, total), _ = lax.scan(body, (state, zero), order)
+        return state, jax.tree.map(lambda value: value / spec.steps_per_epoch, total)
+
+    def validate(state: TrainState, hyperparams: Hyperparams, x: Float[Array, "n *shape"]) -> Metrics:
+        key = keys.at(keys.stream(hyperparams.seed, keys.Stream.VALID), state.step)
+        return _means(*loss_and_terms(state.params, hyperparams, x, key))
+
+    def advance(run, splits: dict, epochs: Int[Array, ""]):
+        state, hyperparams = run
+
+        def body(_, carry):
+            state, total = carry
+            state, metrics = epoch(state, hyperparams, splits["train"])
+            return state, jax.tree.map(jnp.add, total, metrics)
+
+        zero = Metrics(*(jnp.zeros(()) for _ in dataclasses.fields(Metrics)))
+        state, total = lax.fori_loop(0, epochs, body, (state, zero))
+        metrics = {"train": jax.tree.map(lambda value: value / epochs.astype(jnp.float32), total)}
+        if "valid" in splits:
+            metrics["valid"] = validate(state, hyperparams, splits["valid"])
+        return state, metrics
+
+    return Program(init, step, advance)
+
+
+def _means(loss: Float[Array, ""], terms: objectives.Terms) -> Metrics:
+    return Metrics(loss, jnp.mean(terms.distortion), jnp.mean(terms.rate), jnp.mean(terms.posterior.std))
+
+
+def _freeze(finite: Bool[Array, ""], before: TrainState, after: TrainState) -> TrainState:
+    """`after`, or for a run that has left the finite numbers, `before` with the clock going on."""
+    alive = finite & (before.diverged_at < 0)
+    kept = jax.tree.map(lambda new, old: jnp.where(alive, new, old), after, before)
+    first = jnp.where(alive | (before.diverged_at >= 0), before.diverged_at, before.step)
+    return kept.replace(step=after.step, diverged_at=first)
