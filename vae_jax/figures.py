@@ -91,10 +91,12 @@ class Directory:
         ]
 
     def panels(self, key: str) -> list[tuple[Setting, Arrays]]:
-        """`having(key)`, but of each name at most three settings, spread over its range; `PANELS` in all."""
-        chosen = []
-        for members in _by_name(self.having(key)).values():
-            chosen += [members[i] for i in sorted({0, len(members) // 2, len(members) - 1})]
+        """`having(key)`, but of each name at most three settings, spread over its range; at most `PANELS` in all."""
+        names = _by_name(self.having(key)).values()
+        for count in (3, 2, 1):
+            chosen = [m[i] for m in names for i in sorted({round(at) for at in np.linspace(0, len(m) - 1, count)})]
+            if len(chosen) <= PANELS:
+                break
         return sorted(chosen, key=lambda pair: self._rank(pair[0]))[:PANELS]
 
     def pair(self, key: str) -> list[tuple[Setting, Arrays]]:
@@ -161,16 +163,16 @@ def draw(workdir: str | os.PathLike) -> list[pathlib.Path]:
         folder.mkdir(exist_ok=True)
         path = folder / f"{name}.png"
         part = path.with_name(path.name + ".part")
-        figure.savefig(part, format="png", dpi=150)
+        figure.savefig(part, format="png", dpi=150, bbox_inches="tight")
         os.replace(part, path)
         paths.append(path)
     return paths
 
 
-def _figure(width: float, height: float, title: str):
+def _figure(width: float, height: float, title: str, layout: str = "compressed"):
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = Figure(figsize=(width, height), layout=layout)
     figure.suptitle(title, fontsize=12)
     return figure
 
@@ -179,15 +181,16 @@ def _grid(count: int, size: float, title: str, columns: int = 4):
     """A figure with `count` square axes of `size` inches, the last row not always full."""
     columns = min(count, columns)
     rows = -(-count // columns)
-    figure = _figure(max(columns * size, 5), rows * (size + 0.25) + 0.4, title)
+    size *= 1.4 if count == 1 else 1
+    figure = _figure(max(columns * size, 6.5), rows * (size + 0.7) + 0.5, title)
     return figure, [figure.add_subplot(rows, columns, number + 1) for number in range(count)]
 
 
 def _mosaic(images: np.ndarray, columns: int, gap: int = 1) -> np.ndarray:
-    """[N, height, width, channels] -> one picture, row by row, with white gaps; pixels cut to [0, 1]."""
+    """[N, height, width, channels] -> one picture, row by row, with black gaps; pixels cut to [0, 1]."""
     count, height, width, channels = images.shape
     rows = -(-count // columns)
-    canvas = np.ones((rows * (height + gap), columns * (width + gap), channels))
+    canvas = np.zeros((rows * (height + gap), columns * (width + gap), channels))
     for number, image in enumerate(images):
         top, left = (number // columns) * (height + gap), (number % columns) * (width + gap)
         canvas[top : top + height, left : left + width] = np.clip(image, 0, 1)
@@ -212,14 +215,14 @@ def _classes(arrays: Arrays) -> np.ndarray | None:
     return labels if labels is not None and labels.ndim == 1 and len(np.unique(labels)) <= 20 else None
 
 
-def _scatter(axes, codes: np.ndarray, labels: np.ndarray | None) -> None:
-    """Codes coloured by class, each class's number at its median unless the medians lie on each other."""
+def _scatter(axes, codes: np.ndarray, labels: np.ndarray | None) -> bool:
+    """Codes coloured by class, each class's number at its median; False where the medians lie on each other."""
     from matplotlib import patheffects
 
     style = {"s": float(np.clip(4000 / len(codes), 2, 12)), "linewidths": 0, "alpha": 0.8}
     if labels is None:
         axes.scatter(*codes.T, color=GREY, **style)
-        return
+        return True
     classes = np.unique(labels)
     for number, label in enumerate(classes):
         axes.scatter(*codes[labels == label].T, color=CLASSES[number % len(CLASSES)], **style)
@@ -227,26 +230,20 @@ def _scatter(axes, codes: np.ndarray, labels: np.ndarray | None) -> None:
     scaled = medians / np.maximum(np.ptp(codes, axis=0), 1e-9)
     distances = np.linalg.norm(scaled[:, None] - scaled, axis=-1) + 10 * np.eye(len(classes))
     if np.median(distances.min(axis=1)) < 0.03:
-        return
+        return False
     for number, (label, median) in enumerate(zip(classes, medians, strict=True)):
-        stroke = [patheffects.withStroke(linewidth=3, foreground="white")]
-        color = CLASSES[number % len(CLASSES)]
-        text = axes.text(*median, str(label), color=color, weight="bold", ha="center", va="center", clip_on=True)
-        text.set_path_effects(stroke)
+        text = axes.text(*median, str(label), color=CLASSES[number % len(CLASSES)], weight="bold", clip_on=True)
+        text.set(ha="center", va="center", path_effects=[patheffects.withStroke(linewidth=3, foreground="white")])
+    return True
 
 
-def _class_legend(figure, labels: np.ndarray | None) -> None:
+def _class_legend(figure, labels: np.ndarray) -> None:
     from matplotlib.lines import Line2D
 
-    if labels is None:
-        return
-    handles = [
-        Line2D([], [], marker="o", linestyle="", color=CLASSES[number % len(CLASSES)], label=str(label))
-        for number, label in enumerate(np.unique(labels))
-    ]
-    figure.legend(
-        handles=handles, title="class", loc="outside lower center", ncols=10, frameon=False, handletextpad=0, columnspacing=1
-    )
+    colors = {str(label): CLASSES[number % len(CLASSES)] for number, label in enumerate(np.unique(labels))}
+    handles = [Line2D([], [], marker="o", linestyle="", color=color, label=label) for label, color in colors.items()]
+    place = {"loc": "outside lower center", "ncols": 10, "frameon": False}
+    figure.legend(handles=handles, title="class", handletextpad=0, columnspacing=1, **place)
 
 
 def _prior_circles(axes, color: str = GREY) -> None:
@@ -262,26 +259,378 @@ def latent_plane(directory: Directory):
     if not (pairs := directory.pair("plane")):
         return None
     title = "Codes of the test images, and the decoder's output over the same box of the latent plane"
-    figure = _figure(9.4, 4.5 * len(pairs) + 0.9, title)
+    figure = _figure(11.6, 5.5 * len(pairs) + 1, title)
+    numbered = True
     for number, (setting, arrays) in enumerate(pairs):
         left, right = (figure.add_subplot(len(pairs), 2, 2 * number + side) for side in (1, 2))
         box, side = arrays["plane_latents"], math.isqrt(len(arrays["plane"]))
         # The decoded points are the centres of the cells.
         half = np.maximum(np.ptp(box, axis=0), 1e-6) / (side - 1) / 2
         (x0, y0), (x1, y1) = box.min(axis=0) - half, box.max(axis=0) + half
-        _scatter(left, arrays["codes_mean"], _classes(arrays))
-        _show(right, _mosaic(arrays["plane"], side, gap=0), extent=(x0, x1, y0, y1), aspect="auto")
-        left.set_title(f"{setting.label}: mean codes", color=setting.color)
+        numbered &= _scatter(left, arrays["codes_mean"], _classes(arrays))
+        _show(right, _mosaic(arrays["plane"], side), extent=(x0, x1, y0, y1), aspect="auto")
+        prior = directory.held_to_prior(setting)
+        note = " (dashed: the prior's 1 and 2 sigma)" if prior else ""
+        left.set_title(f"{setting.label}: mean codes{note}", color=setting.color)
         right.set_title(f"{setting.label}: decoded", color=setting.color)
         for axes in (left, right):
             axes.set(xlim=(x0, x1), ylim=(y0, y1), xlabel="latent 1", ylabel="latent 2", box_aspect=1)
-            axes.tick_params(bottom=True, left=True)
             axes.locator_params(nbins=6)
-        right.xaxis.set_major_locator(left.xaxis.get_major_locator())
-        right.yaxis.set_major_locator(left.yaxis.get_major_locator())
-        if directory.held_to_prior(setting):
+        right.set(xticks=left.get_xticks(), yticks=left.get_yticks(), xlim=(x0, x1), ylim=(y0, y1))
+        if prior:
             _prior_circles(left)
             _prior_circles(right, "#F0E442")
-            left.text(0.02, 0.02, "dashed: 1 and 2 sigma of the prior", color="0.35", fontsize=8, transform=left.transAxes)
-    _class_legend(figure, _classes(pairs[0][1]))
+    if not numbered:
+        _class_legend(figure, pairs[0][1]["labels"])
     return figure
+
+
+# What each term of the loss does alone, by the name of the run that has only it.
+TERMS = {"vae_no_kl": "reconstruction only", "ae": "reconstruction only", "kl_only": "KL only", "vae": "reconstruction and KL"}
+
+
+def latent_panels(directory: Directory):
+    """Codes under reconstruction only, KL only, and both; other models where there are none of these."""
+    having = [(setting, arrays) for setting, arrays in directory.having("codes_mean", images=False)
+              if arrays["codes_mean"].shape[1] == 2 and _classes(arrays) is not None]  # fmt: skip
+    names = _by_name(having)
+    wanted = [next((name for name in choice if name in names), None) for choice in (("vae_no_kl", "ae"), ("kl_only",), ("vae",))]
+    chosen = [name for name in wanted if name]
+    chosen = chosen if len(chosen) > 1 else list(names)[:3]
+    if not chosen:
+        return None
+    title = "Codes of the test images under reconstruction only, KL only, and both"
+    title = title if all(wanted) else "Codes of the test images"
+    if any(directory.held_to_prior(names[name][0][0]) for name in chosen):
+        title += " (dashed: the prior's 1 and 2 sigma)"
+    figure, panels = _grid(len(chosen), 3.9, title)
+    numbered = True
+    for axes, name in zip(panels, chosen, strict=True):
+        setting, arrays = names[name][0]
+        codes, what = arrays["codes_mean"], "mean codes"
+        if name == "kl_only":  # whose means are all 0
+            noise = np.random.default_rng(0).standard_normal(codes.shape)
+            codes, what = codes + arrays["codes_std"] * noise, "sampled codes"
+        numbered &= _scatter(axes, codes, _classes(arrays))
+        if directory.held_to_prior(setting):
+            _prior_circles(axes)
+        axes.set(xlabel="latent 1", ylabel="latent 2", aspect="equal", adjustable="datalim", box_aspect=1)
+        heading = f"{TERMS[name]} ({setting.label})" if name in TERMS else setting.label
+        axes.set_title(f"{heading}\n{what}", color=setting.color, fontsize=11)
+        _tidy(axes)
+    if not numbered:
+        _class_legend(figure, names[chosen[0]][0][1]["labels"])
+    return figure
+
+
+def manifold(directory: Directory):
+    """The decoder over the prior's quantiles, for 2 latents."""
+    pairs = [(setting, arrays) for setting, arrays in directory.panels("manifold") if setting.name != "kl_only"]
+    if not pairs:
+        return None
+    figure, panels = _grid(len(pairs), 3.8, "The decoder over the prior's quantiles, 2 % to 98 % of each latent", columns=3)
+    for axes, (setting, arrays) in zip(panels, pairs, strict=True):
+        picture = _mosaic(arrays["manifold"], math.isqrt(len(arrays["manifold"])))
+        _show(axes, picture)
+        axes.set(xlabel="latent 1", ylabel="latent 2")
+        axes.set_title(_held(directory, setting), color=setting.color)
+    return figure
+
+
+def _held(directory: Directory, setting: Setting) -> str:
+    """A panel's title, which says where the prior is not what the codes were trained towards."""
+    return setting.label + ("" if directory.held_to_prior(setting) else "\n(codes not held to the prior)")
+
+
+def samples(directory: Directory):
+    """Decoder means of draws from the prior."""
+    if not (pairs := directory.panels("samples")):
+        return None
+    figure, panels = _grid(len(pairs), 2.8, "Decoder means of 64 draws from the prior")
+    for axes, (setting, arrays) in zip(panels, pairs, strict=True):
+        _show(axes, _mosaic(arrays["samples"][:64], 8))
+        axes.set_title(_held(directory, setting), color=setting.color)
+    return figure
+
+
+def reconstructions(directory: Directory):
+    """The first test images, and each model's decoder mean at their mean codes."""
+    if not (pairs := directory.panels("reconstructions")):
+        return None
+    strips = [("data", "black", pairs[0][1]["images"])]
+    strips += [(setting.label, setting.color, arrays["reconstructions"]) for setting, arrays in pairs]
+    height, width = strips[0][2].shape[1:3]
+    figure = _figure(11.5, len(strips) * 0.65 * height / width + 0.4, "The first test images and their reconstructions")
+    _strips(figure.add_subplot(), strips)
+    return figure
+
+
+def _strips(axes, strips: Sequence[tuple[str, str, np.ndarray]]) -> None:
+    """Rows of images under each other, with their labels in their colours: (label, color, images) each."""
+    picture = _mosaic(np.concatenate([images for _, _, images in strips]), len(strips[0][2]))
+    _show(axes, picture)
+    places = (np.arange(len(strips)) + 0.5) * len(picture) / len(strips)
+    axes.set_yticks(places, [label.replace(", ", "\n") for label, _, _ in strips])
+    axes.tick_params(length=0)
+    for tick, (_, color, _) in zip(axes.get_yticklabels(), strips, strict=True):
+        tick.set_color(color)
+
+
+STEPS = 9  # of a traversal or an interpolation, as evaluation.py decodes them
+
+
+def traversals(directory: Directory):
+    """The first test image with one latent moved, a row for each latent."""
+    if not (pairs := directory.pair("traversals")):
+        return None
+    most = max(len(arrays["traversals"]) // STEPS for _, arrays in pairs)
+    height, width = pairs[0][1]["traversals"].shape[1:3]
+    title = "The first test image with one latent moved, the others held"
+    figure = _figure(5.8 * len(pairs), 0.58 * most * height / width + 1.1, title)
+    for number, (setting, arrays) in enumerate(pairs):
+        axes = figure.add_subplot(1, len(pairs), number + 1)
+        rows = np.split(arrays["traversals"], len(arrays["traversals"]) // STEPS)
+        _strips(axes, [(str(place + 1), "black", row) for place, row in enumerate(rows)])
+        over = "the prior, 2 % to 98 %" if directory.held_to_prior(setting) else "its codes, 0.5 % to 99.5 %"
+        axes.set(ylabel="latent, by use", xlabel=f"latent moved over {over}", anchor="N")
+        axes.set_title(setting.label, color=setting.color)
+    return figure
+
+
+def interpolations(directory: Directory):
+    """Decoder means on the line between the codes of two test images."""
+    if not (pairs := directory.pair("interpolations")):
+        return None
+    # Another seed has other pairs of images.
+    seed = directory.drawn(pairs[0][0])[0].get("seed")
+    pairs = [(setting, arrays) for setting, arrays in pairs if directory.drawn(setting)[0].get("seed") == seed]
+    count, (height, width) = len(pairs[0][1]["interpolations"]) // STEPS, pairs[0][1]["interpolations"].shape[1:3]
+    columns = min(2, count)
+    rows = -(-count // columns)
+    title = "From one test image to another: decoder means along the line between their codes"
+    figure = _figure(5.8 * columns, rows * (0.58 * len(pairs) * height / width + 0.2) + 0.4, title)
+    for number in range(count):
+        part = slice(number * STEPS, (number + 1) * STEPS)
+        strips = [(setting.label, setting.color, arrays["interpolations"][part]) for setting, arrays in pairs]
+        _strips(figure.add_subplot(rows, columns, number + 1), strips)
+    return figure
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """A setting on one split: mean and standard error over seeds, nats per image."""
+
+    setting: Setting
+    rate: tuple[float, float]
+    distortion: tuple[float, float]
+
+
+def _points(directory: Directory, prefix: str) -> list[Point]:
+    """Every setting with a distortion; without the runs that diverged."""
+    points = []
+    for setting in directory.settings:
+        pairs = [(row.get(prefix + "rate", math.nan), row.get(prefix + "distortion", math.nan)) for row in setting.rows]
+        pairs = [pair for pair in pairs if not math.isnan(pair[0]) and math.isfinite(pair[1])]
+        if pairs:
+            points.append(Point(setting, *(results.spread(values) for values in zip(*pairs, strict=True))))
+    return points
+
+
+def trade_off(directory: Directory):
+    """The rate-distortion plane of either split, and the lines of equal ELBO."""
+    splits = {"Training split": _points(directory, "train_"), "Test split": _points(directory, "")}
+    every = [point for points in splits.values() for point in points]
+    finite = [point for point in every if math.isfinite(point.rate[0])]
+    if len({point.setting.label for point in finite}) < 2:
+        return None
+    # The view is that of the curve: what lies far from it would squash it, and is named at the edge.
+    core = [point for point in finite if point.setting.name in TRADE] or finite
+    rates = [point.rate[0] for point in core]
+    distortions = [point.distortion[0] for point in core + [point for point in every if math.isinf(point.rate[0])]]
+    pad = 0.1 * max(np.ptp(distortions), 1e-3)
+    view = {"xlim": (0 - 0.03 * max(rates), 1.1 * max(rates)), "ylim": (min(distortions) - pad, max(distortions) + 2 * pad)}
+    seeds = max(len(point.setting.rows) for point in every)
+    error = f": mean and standard error over {seeds} seeds" if seeds > 1 else ""
+    figure = _figure(12, 5.8, f"Rate and distortion of every setting{error}", "constrained")
+    axes = None
+    for number, (title, points) in enumerate(splits.items()):
+        axes = figure.add_subplot(1, 2, number + 1, sharex=axes, sharey=axes)
+        axes.set(**view, title=title, xlabel="rate (nats per image)", ylabel="distortion (nats per image)" if number == 0 else "")
+        _tidy(axes)
+        _equal_elbo(axes, points)
+        _curves(axes, directory, [point for point in points if math.isfinite(point.rate[0])])
+        _edges(axes, points)
+    if directory.config.get("model", {}).get("likelihood") == "bernoulli" and directory.config["data"]["binarize"] == "none":
+        figure.supxlabel("grey pixels under a Bernoulli decoder: distortions are up to a normaliser", fontsize=9, color="0.35")
+    return figure
+
+
+def _equal_elbo(axes, points: Sequence[Point]) -> None:
+    """Faint lines of distortion + rate = const, named where nothing is in the way."""
+    from matplotlib.ticker import MaxNLocator
+
+    (x0, x1), (y0, y1) = axes.get_xlim(), axes.get_ylim()
+    levels = [level for level in MaxNLocator(10, steps=[1, 2, 5, 10]).tick_values(y0, y1 + x1) if y0 < level < y1 + x1]
+    for level in levels:
+        axes.plot([x0, x1], [level - x0, level - x1], color="0.85", linewidth=0.8, zorder=0)
+        x = x0 + 0.06 * (x1 - x0)
+        if level - x > y1:
+            x = level - (y1 - 0.04 * (y1 - y0))
+        near = [math.hypot((p.rate[0] - x) / (x1 - x0), (p.distortion[0] - level + x) / (y1 - y0)) < 0.07 for p in points]
+        if x < x1 - 0.04 * (x1 - x0) and level - x > y0 and not any(near):
+            text = f"ELBO {-level:g}".replace("-", "\u2212")
+            box = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
+            axes.text(x, level - x, text, color="0.6", fontsize=8, ha="center", va="center", bbox=box, zorder=0.5,
+                      rotation=-45, rotation_mode="anchor", transform_rotates_text=True)  # fmt: skip
+
+
+def _curves(axes, directory: Directory, points: Sequence[Point]) -> None:
+    """Points with errors; those of one family that differ in beta only are joined in its order, and named by it."""
+    families: dict[tuple, list[Point]] = {}
+    for point in points:
+        family = "vae" if point.setting.name in TRADE else point.setting.name
+        others = [directory.value(point.setting, key) for key in directory.varying if key != "objective.beta"]
+        families.setdefault((family, *others), []).append(point)
+    (x0, x1), (y0, y1) = axes.get_xlim(), axes.get_ylim()
+    for members in families.values():
+        members.sort(key=lambda point: directory.value(point.setting, "objective.beta", 0))
+        line = [(point.rate[0], point.distortion[0]) for point in members]
+        axes.plot(*zip(*line, strict=True), color=members[-1].setting.color, linewidth=1, zorder=1)
+        labels: list[list] = []  # position and text; points that lie on each other share one
+        for point, (x, y) in zip(members, line, strict=True):
+            style = {"color": point.setting.color, "marker": "o", "markersize": 5, "capsize": 2, "linestyle": ""}
+            errors = {"xerr": point.rate[1], "yerr": point.distortion[1]}
+            axes.errorbar(x, y, **{key: e for key, e in errors.items() if e > 0}, label=point.setting.label, **style)
+            text = point.setting.label
+            if len(members) > 1:
+                text = f"{directory.value(point.setting, 'objective.beta'):g}" + (" (vae)" if point.setting.name == "vae" else "")
+            if labels and math.hypot((labels[-1][0] - x) / (x1 - x0), (labels[-1][1] - y) / (y1 - y0)) < 0.03:
+                labels[-1][2] += f", {text}"
+            else:
+                labels.append([x, y, text, point.setting.color])
+        labels[0][2] = ("beta " if len(members) > 1 else "") + labels[0][2]
+        for x, y, text, color in labels:
+            if x <= x1 and y0 <= y <= y1:
+                axes.annotate(text, (x, y), xytext=(6, 5), textcoords="offset points", color=color, fontsize=9)
+
+
+def _edges(axes, points: Sequence[Point]) -> None:
+    """What the plane cannot hold: infinite rates as lines, and an arrow towards each point out of view."""
+    (x0, x1), (y0, y1) = axes.get_xlim(), axes.get_ylim()
+    arrow = {"arrowstyle": "->", "linewidth": 1.2}
+    for point in points:
+        (x, _), (y, _), setting = point.rate, point.distortion, point.setting
+        if math.isinf(x):
+            axes.axhline(y, color=setting.color, linestyle="--", linewidth=1, zorder=1)
+            text = f"{setting.label}: infinite rate, distortion {y:.1f}"
+            axes.annotate(text, (x0 + 0.3 * (x1 - x0), y), xytext=(0, -4), textcoords="offset points", color=setting.color, fontsize=9, va="top")
+        elif not (x <= x1 and y0 <= y <= y1):
+            edge = (min(x, x1), min(max(y, y0), y1))
+            text = f"{setting.label}: rate {x:.1f}, distortion {y:.1f}"
+            offset, align = ((-30, 40), "right") if x > x1 else ((25, -25), "left")
+            axes.annotate(text, edge, xytext=offset, textcoords="offset points", ha=align, va="center", fontsize=9,
+                          color=setting.color, arrowprops=arrow | {"color": setting.color})  # fmt: skip
+
+
+def latents(directory: Directory):
+    """Test error over the number of latents: PCA, a linear AE and a nonlinear one."""
+    lines: dict[tuple, dict[int, Setting]] = {}
+    for setting in directory.settings:
+        others = [setting.rows[0].get(key) for key in directory.varying if key != "model.latents"]
+        if isinstance(count := setting.rows[0].get("model.latents"), int):
+            lines.setdefault((setting.name, *others), {})[count] = setting
+    if len({count for line in lines.values() for count in line}) < 2:
+        return None
+    figure = _figure(7, 5, "Squared error of reconstructions over the number of latents", "constrained")
+    axes = figure.add_subplot()
+    for key, line in lines.items():
+        counts = sorted(line)
+        spreads = {prefix: np.array([_spread(line[count], prefix + "mse") for count in counts]).T for prefix in ("", "train_")}
+        color, label = line[counts[0]].color, ", ".join(str(part) for part in key if part is not None)
+        baseline = key[0] == "pca"  # lies on the linear AE's line
+        style = {"marker": "o", "markersize": 9, "fillstyle": "none", "linestyle": ""} if baseline else {"marker": "o", "markersize": 4}
+        mean, error = spreads[""]
+        axes.errorbar(counts, mean, np.nan_to_num(error), color=color, label=label, capsize=2, **style)
+        if not baseline:
+            axes.plot(counts, spreads["train_"][0], color=color, linestyle="--", linewidth=1, alpha=0.6)
+    counts = sorted({count for line in lines.values() for count in line})
+    axes.set(xscale="log", yscale="log", xlabel="latents", ylabel="mean squared error per pixel")
+    axes.set_xticks(counts, counts)
+    axes.set_xticks([], minor=True)
+    axes.legend(frameon=False)
+    _tidy(axes)
+    return figure
+
+
+def _spread(setting: Setting, column: str) -> tuple[float, float]:
+    values = [row[column] for row in setting.rows if math.isfinite(row.get(column, math.nan))]
+    return results.spread(values) if values else (math.nan, math.nan)
+
+
+def posterior_std(directory: Directory):
+    """The posterior's std during training, for the models that use it."""
+    by_run: dict[int, dict[int, float]] = {}
+    for row in directory.metrics:
+        if math.isfinite(value := row.get("train_mean_std", math.nan)) and value > 0:
+            by_run.setdefault(row["run"], {})[row["epoch"]] = value
+    lines = []
+    for setting in directory.settings:
+        runs = [by_run[row["run"]] for row in setting.rows if row["run"] in by_run and row.get("mean_std") != 0]
+        epochs = sorted({epoch for run in runs for epoch in run})
+        if len(epochs) > 1 and directory.value(setting, "objective.noise_scale", 1) != 0:
+            lines.append((setting, epochs, [[run[epoch] for run in runs if epoch in run] for epoch in epochs]))
+    if not lines:
+        return None
+    figure = _figure(8.5, 5.5, "The posterior's std during training", "constrained")
+    axes = figure.add_subplot(xlabel="epoch", ylabel="std of the posterior, mean over latents and training images", yscale="log")
+    ends = []
+    for setting, epochs, values in lines:
+        color = _shade(setting, [line[0] for line in lines])
+        mean = [float(np.mean(column)) for column in values]
+        axes.plot(epochs, mean, color=color, linewidth=1.5, label=setting.label)
+        axes.fill_between(epochs, list(map(min, values)), list(map(max, values)), color=color, alpha=0.2, linewidth=0)
+        ends.append((mean[-1], setting.label, color))
+    _tidy(axes)
+    _label_ends(axes, max(line[1][-1] for line in lines), ends)
+    return figure
+
+
+def _shade(setting: Setting, among: Sequence[Setting]) -> str | tuple:
+    """The setting's colour, from light to dark where several have its name."""
+    from matplotlib.colors import to_rgb
+
+    same = [other.label for other in among if other.name == setting.name]
+    if len(same) == 1:
+        return setting.color
+    tone = np.array(to_rgb(setting.color))
+    at = same.index(setting.label) / (len(same) - 1)  # 0: half way to white, 1: half way to black
+    return tuple(tone + (1 - tone) * (0.5 - at) if at < 0.5 else tone * (1.5 - at))
+
+
+def _label_ends(axes, x: float, ends: Sequence[tuple[float, str, str | tuple]]) -> None:
+    """A label beside the end of each line, on a log axis, moved apart where they would overlap."""
+    ends = sorted(ends, key=lambda end: end[0])
+    low, high = np.log(axes.get_ylim())
+    wanted = np.array([(math.log(y) - low) / (high - low) for y, _, _ in ends])
+    places, gap = wanted.copy(), 0.042
+    for _ in range(500):
+        overlap = np.maximum(gap - np.diff(places), 0) / 2
+        places[:-1] -= overlap
+        places[1:] += overlap
+    axes.set_xlim(None, x)
+    for place, (y, label, color) in zip(places, ends, strict=True):
+        line = {"arrowstyle": "-", "color": color, "linewidth": 0.8, "shrinkA": 0, "shrinkB": 0}
+        axes.annotate(label, (x, y), xytext=(1.04, place), textcoords="axes fraction", color=color, fontsize=9, va="center",
+                      arrowprops=line, annotation_clip=False)  # fmt: skip
+FIGURES: dict[str, Callable] = {
+    "latent_plane": latent_plane,
+    "latent_panels": latent_panels,
+    "manifold": manifold,
+    "samples": samples,
+    "reconstructions": reconstructions,
+    "traversals": traversals,
+    "interpolations": interpolations,
+    "trade_off": trade_off,
+    "latents": latents,
+    "posterior_std": posterior_std,
+}

@@ -16,10 +16,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 import jax
+import ml_collections
 
 import vae_jax
 from vae_jax import data, errors, evaluation, fit, grid, results, runs, training
 from vae_jax.progress import Progress, say
+
+Config = ml_collections.ConfigDict | Mapping
 
 summary = results.summary
 
@@ -47,7 +50,7 @@ class Study:
     groups: list[Group]
 
 
-def plan(config: Mapping, sweep: Callable | None = None, sweeps: Sequence[tuple[str, Sequence]] = ()) -> Study:
+def plan(config: Config, sweep: Callable | None = None, sweeps: Sequence[tuple[str, Sequence]] = ()) -> Study:
     """Check everything that can be wrong, load the data, and say which runs share a program.
 
     Args:
@@ -58,7 +61,7 @@ def plan(config: Mapping, sweep: Callable | None = None, sweeps: Sequence[tuple[
     Raises:
       UserError: with one line that names the value and what would be right.
     """
-    config = config.to_dict() if hasattr(config, "to_dict") else dict(config)
+    config = config.to_dict() if isinstance(config, ml_collections.ConfigDict) else dict(config)
     rows: list[dict] = []
     if sweep:
         sweep(rows.append)
@@ -72,7 +75,7 @@ def plan(config: Mapping, sweep: Callable | None = None, sweeps: Sequence[tuple[
 
 
 def run(
-    config: Mapping, workdir: str | os.PathLike, sweep: Callable | None = None, sweeps: Sequence[tuple[str, Sequence]] = ()
+    config: Config, workdir: str | os.PathLike, sweep: Callable | None = None, sweeps: Sequence[tuple[str, Sequence]] = ()
 ) -> list[results.Row]:
     """Plan, train and evaluate a study in `workdir`; returns the rows of `results.csv`. See `plan` for the arguments.
 

@@ -6,7 +6,7 @@ program of a chunk: epochs of steps, on the device, with the data resident there
 
 import dataclasses
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,9 @@ from jaxtyping import Array, Bool, Float, Int, Num
 
 from vae_jax import data, keys, objectives
 from vae_jax.model import VAE, ModelSpec
+
+# Of one run inside a program, with a leading runs axis outside, and whatever tree transformations put there.
+Leaf = Any
 
 # Factor on the learning rate, from progress in [0, 1] through training.
 DECAYS = {
@@ -64,20 +67,20 @@ class TrainState:
     stays what it was before that step.
     """
 
-    step: Int[Array, ""]
+    step: Leaf  # int32 []
     params: dict
     opt_state: optax.OptState
-    diverged_at: Int[Array, ""]
+    diverged_at: Leaf  # int32 []
 
 
 @struct.dataclass
 class Metrics:
     """Means over images, in nats; what is reported and not carried."""
 
-    loss: Float[Array, ""]
-    distortion: Float[Array, ""]
-    rate: Float[Array, ""]
-    mean_std: Float[Array, ""]
+    loss: Leaf  # float32 [], as all of them
+    distortion: Leaf
+    rate: Leaf
+    mean_std: Leaf
 
 
 class Program(NamedTuple):
