@@ -33,22 +33,24 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.likelihood = "bernoulli"  # "bernoulli", "gaussian"
     config.model.sigma = "0.1"  # gaussian: a number, or "learned"
     config.model.prior = "normal"
+    config.model.normalize = "center"  # of what the networks see: "none", "center", "standardize", "whiten"
 
     config.objective = ml_collections.ConfigDict()  # loss = distortion_weight * D + beta * R, nats per image
     config.objective.noise_scale = 1.0  # z = mean + noise_scale * std * eps
     config.objective.distortion_weight = 1.0
     config.objective.beta = 1.0
+    config.objective.importance_samples = 1  # above 1: the importance-weighted bound of so many draws (IWAE)
 
     config.optimizer = ml_collections.ConfigDict()  # Adam
     config.optimizer.learning_rate = 3e-3
-    config.optimizer.schedule = "cosine"  # decay to 0: "constant", "linear", "cosine"
+    config.optimizer.schedule = "cosine"  # decay to 0: "constant", "linear", "cosine", "exponential"
     config.optimizer.b1 = 0.9
     config.optimizer.b2 = 0.999
     config.optimizer.eps = 1e-8
 
     config.train = ml_collections.ConfigDict()
     config.train.epochs = 300
-    config.train.batch_size = 128
+    config.train.batch_size = 128  # 0: the whole training split
     config.train.chunk_epochs = 10  # between two looks of the host: one line of metrics each
     config.train.checkpoint_every = 0  # epochs, falling on chunk ends; 0: at the end only
 
@@ -56,4 +58,11 @@ def get_config() -> ml_collections.ConfigDict:
     config.eval.samples = 128  # draws of z per image
     config.eval.batch_size = 500
     config.eval.decoded = 5000  # decoder means behind each Frechet distance
+    config.eval.importance_samples = 0  # k of the importance bound; 0 leaves it out, as below
+    config.eval.importance_splits = ("test",)
+    config.eval.aggregate_samples = 1000  # draws by which the rate is taken apart
+    config.eval.ais_temperatures = 0  # annealed importance sampling, and its bracket on simulated images
+    config.eval.ais_chains = 16
+    config.eval.ais_images = 100
+    config.eval.gradient_samples = 0  # variance of the gradient, by reparameterisation and by the score function
     return config

@@ -4,6 +4,7 @@ import os
 import pathlib
 import runpy
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 
 from absl import app, flags, logging
@@ -68,7 +69,7 @@ def _fail(message: str) -> None:
 def load_config(path: str, overrides: Sequence[str]) -> tuple[dict, Callable | None]:
     """The nested config of a config file with `x.y=value` overrides applied, and its `sweep`, if it has one."""
     module = _load_module(path)
-    config = module["get_config"]().to_dict()
+    config = _told(path, lambda: module["get_config"]().to_dict())
     flat = grid.flatten(config)
     seen = set()
     for override in overrides:
@@ -91,7 +92,7 @@ def _refuse_hidden(keys: set[str], sweep: Callable | None, path: str) -> None:
     """An override of a name that the sweep sets anyway would do nothing."""
     rows: list[dict] = []
     if sweep:
-        sweep(rows.append)
+        _told(path, lambda: sweep(rows.append))
     for row in rows:
         for key in keys & set(row):
             raise errors.UserError(f"--config.{key} has no effect: the sweep of {path} sets {key}")
@@ -102,13 +103,20 @@ def _load_module(path: str) -> dict:
     if not file.is_file() or file.suffix != ".py":
         names = [f"configs/{p.name}" for p in sorted(pathlib.Path("configs").glob("*.py")) if p.stem != "__init__"]
         raise errors.unknown("config", path, names) if names else errors.UserError(f"--config={path}: no such file")
-    try:
-        module = runpy.run_path(path)
-    except (SyntaxError, ImportError) as error:
-        raise errors.UserError(f"--config={path}: {error}") from error
+    module = _told(path, lambda: runpy.run_path(path))
     if "get_config" not in module:
         raise errors.UserError(f"--config={path}: has no get_config(); see configs/base.py")
     return module
+
+
+def _told(path: str, function: Callable):
+    """`function()`, which runs code of the config file: what that raises is told with its line."""
+    try:
+        return function()
+    except Exception as error:
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
+        where = f", line {lines[-1]}" if lines else ""
+        raise errors.UserError(f"--config={path}{where}: {type(error).__name__}: {error}") from error
 
 
 def parse_sweep(text: str) -> tuple[str, list[str]]:

@@ -1,11 +1,18 @@
-"""Orbax checkpoints of host trees, with a digest over all leaves: atomic, the last two kept.
+"""Orbax checkpoints of host trees, with a digest over state and metadata: atomic, the last two kept.
 
 Orbax writes under a temporary name and renames, but it does not notice a flipped bit when it reads; the digest does.
 """
 
+import contextlib
 import dataclasses
+import gc
 import hashlib
+import json
+import logging
 import pathlib
+import shutil
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -25,9 +32,9 @@ class Checkpoint:
     metadata: dict
 
 
-def digest(tree) -> str:
-    """SHA-256 over the paths, dtypes, shapes and bytes of all leaves."""
-    sha = hashlib.sha256()
+def digest(tree, metadata: dict) -> str:
+    """SHA-256 over the metadata and the paths, dtypes, shapes and bytes of all leaves."""
+    sha = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         leaf = np.ascontiguousarray(leaf)
         sha.update(f"{jax.tree_util.keystr(path)} {leaf.dtype} {leaf.shape}".encode())
@@ -37,8 +44,14 @@ def digest(tree) -> str:
 
 def save(directory: pathlib.Path, step: int, state, metadata: dict) -> None:
     """Save `state` (NumPy arrays with a leading runs axis) as number `step`, and drop all but the last two."""
-    with _checkpointer(directory) as checkpointer:
-        checkpointer.save(step, _as_dict(state), custom_metadata=metadata | {"digest": digest(_as_dict(state))}, force=True)
+    from orbax.checkpoint import v1 as ocp
+
+    tree = _as_dict(state)
+    # Overwrite: a run that goes on from the checkpoint before a damaged one comes by the damaged one's step again.
+    path, signed = directory.absolute() / str(step), metadata | {"digest": digest(tree, metadata)}
+    ocp.save(path, tree, custom_metadata=signed, overwrite=True)
+    for stale in [*_steps(directory)[KEEP:], *directory.glob("*tmp*")]:
+        shutil.rmtree(directory / str(stale))
 
 
 def load_latest(directory: pathlib.Path, like) -> Checkpoint | None:
@@ -51,33 +64,55 @@ def load_latest(directory: pathlib.Path, like) -> Checkpoint | None:
     Raises:
       UserError: there are checkpoints, and all of them are damaged.
     """
-    if not directory.is_dir():
-        return None
-    with _checkpointer(directory) as checkpointer:
-        steps = sorted((found.step for found in checkpointer.checkpoints), reverse=True)
-        for step in steps:
-            try:
-                metadata = checkpointer.metadata(step).custom_metadata
-                state = checkpointer.load(step, jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), _as_dict(like)))
-                if digest(state) != metadata["digest"]:
-                    raise ValueError("its digest differs")
-            except Exception as error:  # whatever Orbax and its storage raise on a damaged file
-                progress.say(f"{directory / str(step)}: damaged checkpoint ({type(error).__name__}: {str(error)[:80]!r})")
-                continue
-            leaves = jax.tree.leaves(state)
-            return Checkpoint(step, jax.tree.unflatten(jax.tree.structure(like), leaves), metadata)
+    steps = _steps(directory)
+    for step in steps:
+        try:
+            state, metadata = _read(directory.absolute() / str(step), like)
+        except Exception as error:  # whatever Orbax and its storage raise on a damaged file
+            progress.say(f"{directory / str(step)}: damaged checkpoint ({type(error).__name__}: {str(error)[:80]!r})")
+            continue
+        return Checkpoint(step, state, metadata)
     if steps:
-        raise errors.UserError(f"{directory}: no checkpoint is whole; --restart trains the study anew")
+        raise errors.UserError(f"{directory}: no checkpoint is whole; remove that directory to train its runs anew")
     return None
+
+
+def _read(path: pathlib.Path, like) -> tuple[Any, dict]:
+    from orbax.checkpoint import v1 as ocp
+
+    wanted = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), _as_dict(like))
+    with _silent():
+        metadata = dict(ocp.metadata(path).custom_metadata)
+        tree = ocp.load(path, wanted)
+    if metadata.pop("digest") != digest(tree, metadata):
+        raise ValueError("its digest differs")
+    # Orbax gives the shape that was saved, whatever was asked for.
+    if any(tree[name].shape != leaf.shape for name, leaf in wanted.items()):
+        raise ValueError("it is of another structure")
+    return jax.tree.unflatten(jax.tree.structure(like), jax.tree.leaves(tree)), metadata
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Keep back the pages that Orbax and its tasks print about a damaged file, of which we say one line."""
+    disabled, hook = logging.root.manager.disable, sys.unraisablehook
+    logging.disable(logging.CRITICAL)
+    sys.unraisablehook = lambda _: None  # reads that Orbax dropped report to a loop that is closed
+    try:
+        yield
+    except Exception:
+        gc.collect()  # a task that failed logs when it is collected
+        raise
+    finally:
+        logging.disable(disabled)
+        sys.unraisablehook = hook
+
+
+def _steps(directory: pathlib.Path) -> list[int]:
+    """The steps that were saved, newest first."""
+    return sorted((int(path.name) for path in directory.glob("*") if path.name.isdecimal()), reverse=True)
 
 
 def _as_dict(state) -> dict:
     """A flat dict of numbered leaves: what is on disk does not depend on the classes of the state."""
     return {f"{number:04d}": leaf for number, leaf in enumerate(jax.tree.leaves(state))}
-
-
-def _checkpointer(directory: pathlib.Path):
-    from orbax.checkpoint import v1 as ocp
-
-    policy = ocp.training.preservation_policies.LatestN(KEEP)
-    return ocp.training.Checkpointer(directory.absolute(), preservation_policy=policy, cleanup_tmp_directories=True)

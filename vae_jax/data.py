@@ -3,10 +3,11 @@
 import dataclasses
 import os
 import pathlib
+import re
 import zipfile
+import zlib
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import random
 from jaxtyping import Array, Float, Int, Key, Num
@@ -61,6 +62,28 @@ class Dataset:
             key = keys.stream(self.seed, keys.DataStream[split.upper()])
             return _draw_bits(key, to_unit(pixels, self.spec.levels))
         return to_unit(pixels, self.spec.levels)
+
+    def statistics(self, normalize: str) -> dict[str, np.ndarray]:
+        """What `model.normalize` needs to know of the training pixels, in units of 1.
+
+        Returns:
+          "none": {}. "center": `mean` [*shape]. "standardize": also `std` [*shape], where a pixel that never changes has
+          the mean of all. "whiten": also `whiten` and `color` [pixels, pixels], to principal axes of variance 1 and back.
+        """
+        if normalize == "none":
+            return {}
+        x = to_unit(self.splits["train"].pixels, self.spec.levels)
+        found = {"mean": x.mean(axis=0, dtype=float)}
+        if normalize == "standardize":
+            std = x.std(axis=0, dtype=float)
+            found["std"] = np.where(std > 1e-6 * std.max(), std, std.mean() or 1.0)
+        if normalize == "whiten":
+            centred = (x - found["mean"]).reshape(len(x), -1)
+            values, vectors = np.linalg.eigh(centred.T @ centred / len(x))
+            # An axis without variance is scaled like the smallest that still matters.
+            std = np.sqrt(np.maximum(values, max(values[-1], 1e-30) * 1e-8))
+            found |= {"whiten": vectors / std, "color": (vectors * std).T}
+        return {name: array.astype(np.float32) for name, array in found.items()}
 
 
 def load(
@@ -117,7 +140,7 @@ def to_unit(pixels: Num[Array, "*shape"] | np.ndarray, levels: int):
 def prepare(pixels: Num[Array, "batch *shape"], spec: ImageSpec, key: Key[Array, ""]) -> Float[Array, "batch *shape"]:
     """One training batch from stored pixels: scaled, and with fresh bits where the spec is dynamic."""
     x = to_unit(pixels, spec.levels)
-    return random.bernoulli(key, x).astype(x.dtype) if spec.dynamic else x
+    return _bits(key, x) if spec.dynamic else x
 
 
 def batches(images: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -129,10 +152,15 @@ def batches(images: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
     return padded.reshape(count, size, *images.shape[1:]), mask.reshape(count, size)
 
 
+def _bits(key: Key[Array, ""], x: Float[Array, "batch *shape"]) -> Float[Array, "batch *shape"]:
+    """x ~ Bernoulli(x)."""
+    # Drawn flat: these are the same bits, and XLA's CPU backend compiles a draw of shape [., 8, 8, 1] ten times slower.
+    return random.bernoulli(key, x.reshape(-1)).reshape(x.shape).astype(x.dtype)
+
+
 def _draw_bits(key: Key[Array, ""], x: np.ndarray) -> np.ndarray:
     """x ~ Bernoulli(x), a block of rows at a time so that 60,000 images do not need a second copy as floats."""
-    draw = jax.jit(lambda key, block: random.bernoulli(key, block).astype(jnp.float32))
-    blocks = [draw(keys.at(key, start), x[start : start + 4096]) for start in range(0, len(x), 4096)]
+    blocks = [jax.jit(_bits)(keys.at(key, start), x[start : start + 4096]) for start in range(0, len(x), 4096)]
     return np.concatenate([np.asarray(block) for block in blocks])
 
 
@@ -175,15 +203,17 @@ def _npz(path: str) -> tuple[Split, Split, int]:
     if not pathlib.Path(path).is_file():
         raise errors.UserError(f"data.path={path}: no such file")
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            if not hasattr(archive, "files"):
+        # Opened here, because np.load does not close what it opens if the archive is damaged.
+        with open(path, "rb") as file:
+            archive = np.load(file, allow_pickle=False)
+            if isinstance(archive, np.ndarray):
                 raise errors.UserError(f"data.path={path}: one bare array; should be an .npz with train and test")
             wanted = [split + kind for split in ("train", "test") for kind in ("", "_labels", "_factors")]
             arrays = {key: archive[key] for key in wanted if key in archive.files}
             found = ", ".join(archive.files)
     except errors.UserError:
         raise
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
         raise errors.UserError(f"data.path={path}: not a readable .npz without pickled objects") from error
     for key in ("train", "test"):
         if key not in arrays:
@@ -191,7 +221,7 @@ def _npz(path: str) -> tuple[Split, Split, int]:
         arrays[key] = _checked_pixels(path, key, arrays[key])
         for kind in ("_labels", "_factors"):
             rows = arrays.get(key + kind)
-            if rows is not None and (rows.ndim == 0 or len(rows) != len(arrays[key])):
+            if rows is not None and (rows.shape[:1] != arrays[key].shape[:1] or (kind == "_labels" and rows.ndim > 1)):
                 raise errors.UserError(
                     f"data.path={path}: {key + kind} has shape {rows.shape} for {len(arrays[key])} images"
                 )
@@ -246,7 +276,9 @@ def _tfds(name: str, dir: str, download: bool) -> tuple[Split, Split, int]:
 
 
 def _tfds_builder(tfds, name: str, root: pathlib.Path, download: bool):
-    versions = sorted(path.parent for path in root.glob(f"{name}/**/dataset_info.json"))
+    # A name, perhaps with a config and a version: nothing that a glob or the file system reads otherwise.
+    named = re.fullmatch(r"\w+(/\w[\w.+-]*)*", name)
+    versions = sorted(path.parent for path in root.glob(f"{name}/**/dataset_info.json")) if named else []
     if versions:
         return tfds.builder_from_directory(versions[-1])
     if name not in (names := tfds.list_builders(with_community_datasets=False)):
@@ -280,7 +312,7 @@ def _tfds_features(name: str, builder) -> tuple[str, str | None]:
     if not images:
         raise errors.UserError(f"{name} has no image feature, only {', '.join(features)}")
     image = "image" if "image" in images else images[0]
-    if None in features[image].shape or features[image].dtype != np.uint8:
+    if None in features[image].shape or features[image].np_dtype != np.uint8:
         raise errors.UserError(f"{name} has images of shape {features[image].shape}; should be uint8 of one size")
     labels = [key for key, feature in features.items() if type(feature).__name__ == "ClassLabel"]
     return image, ("label" if "label" in labels else labels[0]) if labels else None

@@ -1,22 +1,24 @@
 """What trained runs are worth: exact means over whole splits, Monte Carlo figures with errors, arrays for figures.
 
-Two jitted programs over runs do the work: `measure` (encode every image, estimate its distortion) and `decode` (means
-of any latents). Everything per image comes back to the host, where means are taken in float64.
+Two jitted programs over runs do the work: `measure` (encode every image and estimate what it costs) and `decode` (means
+of any latents). What is per image comes back to the host, where means are taken in float64. The estimators themselves
+are in `estimators`; here each gets its images, its key and its columns.
 """
 
 import dataclasses
-import itertools
+import enum
+import functools
 import math
-import statistics
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
-from jaxtyping import Float, Int
+from jax import lax, random
+from jaxtyping import Array, Float, Key
 
-from vae_jax import baselines, data, keys, objectives, runs
-from vae_jax.model import VAE, ModelSpec, reparameterize
+from vae_jax import baselines, data, estimators, keys, objectives, pictures, runs
+from vae_jax.model import VAE, ModelSpec, Posterior, reparameterize
 
 ACTIVE = 0.01  # variance of a mean code over the data from which a latent counts as used (Burda et al. 2016)
 BLOCK = 16  # runs whose arrays are on the host at a time
@@ -24,204 +26,318 @@ BLOCK = 16  # runs whose arrays are on the host at a time
 
 @dataclasses.dataclass(frozen=True)
 class EvalSpec:
-    """The config's `eval` group: draws per image, images per batch, and decoded draws for the Frechet distances."""
+    """The config's `eval` group: how much is drawn; 0 leaves an estimate out."""
 
-    samples: int
-    batch_size: int
-    decoded: int
+    samples: int  # draws per image
+    batch_size: int  # images at a time
+    decoded: int  # decoder means behind each Frechet distance
+    importance_samples: int  # of the importance bound
+    importance_splits: tuple[str, ...]
+    aggregate_samples: int  # draws from the aggregate posterior by which the rate is taken apart
+    ais_temperatures: int  # of AIS, and of the bracket on simulated images
+    ais_chains: int
+    ais_images: int  # the first of the test split, and as many simulated ones
+    gradient_samples: int  # draws of each gradient estimator
+
+
+class Purpose(enum.IntEnum):
+    """Counters below a run's evaluation stream. Append, never renumber."""
+
+    TRAIN = 0
+    VALID = 1
+    TEST = 2
+    PRIOR = 3
+    IMPORTANCE = 4
+    AGGREGATE = 5
+    AIS = 6
+    GRADIENTS = 7
 
 
 @dataclasses.dataclass(frozen=True)
-class PerImage:
-    """One run on one split, per image; nats, NumPy."""
+class Trained:
+    """One run inside a program: its bound network, its traced numbers, the head of its evaluation stream."""
 
-    distortion: Float[np.ndarray, " n"]  # mean over the draws
-    distortion_var: Float[np.ndarray, " n"]  # variance between the draws
-    rate_per_latent: Float[np.ndarray, "n latents"]
-    mse: Float[np.ndarray, " n"]
-    mean: Float[np.ndarray, "n latents"]
-    std: Float[np.ndarray, "n latents"]
+    vae: VAE
+    sigma: Float[Array, ""]
+    noise_scale: Float[Array, ""]
+    root: Key[Array, ""]
+
+    def posterior(self, x: Float[Array, "batch *shape"]) -> Posterior:
+        """The distribution z is really drawn from: for a deterministic code a point, whose rate is infinite."""
+        return self.vae.encode(x).scaled(self.noise_scale)
+
+    def key(self, *counters: int) -> Key[Array, ""]:
+        return functools.reduce(keys.at, map(int, counters), self.root)
+
+    def batch_keys(self, batches: Array, *counters: int) -> Key[Array, " batches"]:
+        """A key for each batch; those of one split do not depend on which others are evaluated."""
+        return jax.vmap(keys.at, (None, 0))(self.key(*counters), jnp.arange(len(batches)))
 
 
 def evaluate(
-    model: ModelSpec, spec: EvalSpec, params, sigma: np.ndarray, weights: objectives.Weights,
-    seeds: np.ndarray, dataset: data.Dataset,
-):  # fmt: skip
+    model: ModelSpec,
+    spec: EvalSpec,
+    variables: dict,
+    sigma: np.ndarray,
+    weights: objectives.Weights,
+    seeds: np.ndarray,
+    dataset: data.Dataset,
+) -> Iterator[tuple[dict, dict]]:
     """Yield (metrics, arrays) for each run in order: a row of results.csv, and what its figures are drawn from.
 
     Args:
       model: the network; all runs share it.
       spec: how much to draw.
-      params, sigma, weights, seeds: with a leading runs axis, on the host.
-      dataset: test and train splits are evaluated, with bits that stay the same.
+      variables, sigma, weights, seeds: with a leading runs axis, on the host.
+      dataset: train and test splits are evaluated, with bits that stay the same.
     """
     count = len(seeds)
     mesh = runs.mesh(min(count, BLOCK))
-    measure = runs.over_runs(_measure(model, spec), mesh)
-    decode = runs.over_runs(_decode(model), mesh)
+    size = -(-min(count, BLOCK) // mesh.size) * mesh.size
     images = {split: dataset.images(split) for split in ("train", "test")}
     batched = {split: jax.device_put(data.batches(x, spec.batch_size)[0]) for split, x in images.items()}
-    size = -(-min(count, BLOCK) // mesh.size) * mesh.size
+    sizes = {split: len(x) for split, x in images.items()}
+    measure = runs.over_runs(functools.partial(_measure, model, spec, sizes), mesh)
+    decode = runs.over_runs(functools.partial(_decode, model), mesh)
     for start in range(0, count, BLOCK):
-        block = runs.pad(runs.take((params, sigma, weights.noise_scale, seeds), slice(start, start + BLOCK)), size)
-        measured, prior_samples = jax.device_get(measure(block, batched))
-        per_run = []
-        for offset in range(min(BLOCK, count - start)):
-            mine = {
-                split: PerImage(*(np.concatenate(leaf[offset])[: len(images[split])] for leaf in measured[split]))
-                for split in images
-            }
-            seed, beta = int(seeds[start + offset]), float(weights.beta[start + offset])
-            per_run.append((mine, _latents(mine["test"], prior_samples[offset], dataset, spec, seed, beta > 0)))
-        stacked = runs.stack([data.batches(np.concatenate(list(z.values())), spec.batch_size)[0] for _, z in per_run])
-        means = np.asarray(decode((*block[:2], runs.pad(stacked, size))))
-        for (mine, queries), decoded in zip(per_run, means, strict=False):
+        block = runs.take((variables, sigma, weights, seeds), slice(start, start + BLOCK))
+        padded = runs.pad(block, size)
+        measured = jax.device_get(measure(padded, batched))
+        each = [runs.take(measured, run) for run in range(len(block[-1]))]
+        asked = [
+            _queries(model, found, spec, dataset, bool(beta > 0), int(seed))
+            for found, beta, seed in zip(each, block[2].beta, block[3], strict=True)
+        ]
+        flat = [data.batches(np.concatenate(list(queries.values())), spec.batch_size)[0] for queries in asked]
+        decoded = jax.device_get(decode((*padded[:2], runs.pad(runs.stack(flat), size))))
+        for run, (found, queries) in enumerate(zip(each, asked, strict=True)):
             bounds = np.cumsum([len(z) for z in queries.values()])
-            pictures = dict(zip(queries, np.split(np.concatenate(decoded), bounds)[:-1], strict=True))
-            yield _metrics(mine, pictures, dataset, images["test"], spec), _arrays(mine, queries, pictures, dataset, images)
+            shown = dict(zip(queries, np.split(np.concatenate(decoded[run]), bounds)[:-1], strict=True))
+            row = _columns(model, spec, found, shown, runs.take(block[2], run), dataset, images)
+            yield row, _arrays(found["test"], queries, shown, dataset, images["test"])
 
 
-def _measure(model: ModelSpec, spec: EvalSpec):
-    """(params, sigma, noise_scale, seed), batched splits -> per-image arrays of each split, and prior samples."""
-    vae = VAE(model)
-
-    def measure(run, splits):
-        params, sigma, noise_scale, seed = run
-        bound = vae.bind({"params": params})
-        root = keys.stream(seed, keys.Stream.EVALUATION)
-        prior = bound.prior()
-
-        def batch_terms(args):
-            x, key = args
-            # The distribution z is really drawn from: for a deterministic code a point, whose rate is infinite.
-            posterior = bound.encode(x).scaled(noise_scale)
-            reconstruction = bound.decode(posterior.mean, sigma).mean
-
-            def draw(carry, number):
-                # Welford's update: the variance of numbers of size 100 that differ by 1, in float32.
-                mean, squares = carry
-                z = reparameterize(keys.at(key, number), posterior)
-                distortion = -bound.decode(z, sigma).log_prob(x)
-                delta = distortion - mean
-                mean = mean + delta / (number + 1).astype(mean.dtype)
-                return (mean, squares + delta * (distortion - mean)), None
-
-            zero = jnp.zeros(x.shape[0])
-            (distortion, squares), _ = lax.scan(draw, (zero, zero), jnp.arange(spec.samples))
-            mse = jnp.mean(jnp.square(x - reconstruction), axis=tuple(range(1, x.ndim)))
-            rates = prior.rate_per_latent(posterior.mean, posterior.log_var)
-            return distortion, squares / max(spec.samples - 1, 1), rates, mse, posterior.mean, posterior.std
-
-        heads = {name: keys.at(root, number) for number, name in enumerate(data.SPLITS)}
-        each = [jax.vmap(keys.at, (None, 0))(heads[name], jnp.arange(len(x))) for name, x in splits.items()]
-        # All splits in one loop: one body to compile.
-        measured = lax.map(batch_terms, (jnp.concatenate(list(splits.values())), jnp.concatenate(each)))
-        bounds = np.cumsum([len(x) for x in splits.values()])[:-1]
-        parts = zip(*(jnp.split(leaf, bounds) for leaf in measured), strict=True)
-        return dict(zip(splits, parts, strict=True)), prior.sample(keys.at(root, len(data.SPLITS)), spec.decoded)
-
-    return measure
+# Programs: what is computed where the images are.
 
 
-def _decode(model: ModelSpec):
-    """(params, sigma, batches of latents [., batch, latents]) -> decoder means [., batch, *shape]."""
-    vae = VAE(model)
-
-    def decode(run):
-        params, sigma, z = run
-        bound = vae.bind({"params": params})
-        return lax.map(lambda batch: bound.decode(batch, sigma).mean, z)
-
-    return decode
-
-
-def _latents(
-    test: PerImage, prior_samples: np.ndarray, dataset: data.Dataset, spec: EvalSpec, seed: int, to_prior: bool
-) -> dict[str, Float[np.ndarray, "n latents"]]:
-    """Every latent that is to be decoded, by what it is for."""
-    latents = test.mean.shape[1]
-    low, high = np.percentile(test.mean, [0.5, 99.5], axis=0)
-    queries = {"samples": prior_samples}
-    if (pairs := _pairs(dataset.splits["test"].labels, spec.decoded, seed)) is not None:
-        ends = test.mean[pairs]
-        queries["midpoints"] = ends.mean(axis=1)
-        steps = np.linspace(0, 1, 9, dtype=np.float32)[:, None]
-        queries["interpolations"] = np.concatenate([a + steps * (b - a) for a, b in ends[:4]])
-    if latents == 2:
-        axes = [np.linspace(a, b, 20, dtype=np.float32) for a, b in zip(low, high, strict=True)]
-        queries["plane"] = np.array(list(itertools.product(axes[1][::-1], axes[0])), np.float32)[:, ::-1]
-        quantiles = _normal_quantiles(15)
-        queries["manifold"] = np.array(list(itertools.product(quantiles[::-1], quantiles)), np.float32)[:, ::-1]
-    # A latent that the objective holds to the prior is moved over the prior; a free one over where its codes lie.
-    moves = np.tile(_normal_quantiles(9), (latents, 1)) if to_prior else np.linspace(low, high, 9).T
-    most_used = np.argsort(-_finite_rate(test), kind="stable")[:8]
-    rows = [np.tile(test.mean[0], (9, 1)) for _ in most_used]
-    for row, latent in zip(rows, most_used, strict=True):
-        row[:, latent] = moves[latent]
-    queries["traversals"] = np.concatenate(rows)
-    queries["reconstructions"] = test.mean[:16]
-    return {name: z.astype(np.float32) for name, z in queries.items()}
+def _measure(model: ModelSpec, spec: EvalSpec, sizes: dict[str, int], run, splits: dict) -> dict:
+    """Every figure of one run that is asked for: per image of each split, and per draw."""
+    variables, sigma, weights, seed = run
+    trained = Trained(VAE(model).bind(variables), sigma, weights.noise_scale, keys.stream(seed, keys.Stream.EVALUATION))
+    found: dict = _per_image(trained, spec, sizes, splits)
+    found["prior_samples"] = trained.vae.prior().sample(trained.key(Purpose.PRIOR), spec.decoded)
+    if model.sigma:
+        found["sigma"] = jnp.exp(trained.vae.log_sigma(sigma))
+    if spec.importance_samples:
+        found["importance"] = _importance(trained, spec, sizes, splits)
+    if spec.aggregate_samples:
+        found["rate_parts"] = _rate_parts(trained, spec, found["test"])
+    if spec.ais_temperatures:
+        found["ais"] = _ais(trained, spec, splits["test"])
+    if spec.gradient_samples:
+        x = splits["test"][0][: sizes["test"]]
+        key = trained.key(Purpose.GRADIENTS)
+        moments = estimators.gradient_moments(trained.vae, x, trained.posterior(x), key, sigma, spec.gradient_samples)
+        found["gradients"] = {name: moment.variance for name, moment in moments.items()}
+    return found
 
 
-def _normal_quantiles(count: int) -> np.ndarray:
-    """`count` evenly spaced quantiles of N(0, 1), from 2 % to 98 %."""
-    return np.array([statistics.NormalDist().inv_cdf(level) for level in np.linspace(0.02, 0.98, count)], np.float32)
+def _per_image(trained: Trained, spec: EvalSpec, sizes: dict[str, int], splits: dict) -> dict[str, dict]:
+    """Per split and image: distortion (mean and variance of the draws), rate per latent, mse, mean and std."""
+    prior = trained.vae.prior()
 
+    def batch_terms(args):
+        x, key = args
+        posterior = trained.posterior(x)
+        distortion, variance = estimators.distortion(trained.vae, x, posterior, key, trained.sigma, spec.samples)
+        reconstruction = trained.vae.decode(posterior.mean, trained.sigma).mean
+        return {
+            "distortion": distortion,
+            "distortion_variance": variance,
+            "rate_per_latent": prior.rate_per_latent(posterior.mean, posterior.log_var),
+            "mse": jnp.mean(jnp.square(x - reconstruction), axis=tuple(range(1, x.ndim))),
+            "mean": posterior.mean,
+            "log_var": posterior.log_var,
+        }
 
-def _finite_rate(test: PerImage) -> np.ndarray:
-    """What a latent is used for, as a number to sort by: its mean rate, or the variance of its codes where infinite."""
-    rate = test.rate_per_latent.mean(axis=0)
-    return rate if np.isfinite(rate).all() else test.mean.var(axis=0)
-
-
-def _pairs(labels: np.ndarray | None, count: int, seed: int) -> Int[np.ndarray, "count 2"] | None:
-    """Random pairs of test images from different classes; None where there are no two classes."""
-    if labels is None or len(np.unique(labels)) < 2:
-        return None
-    generator = np.random.default_rng([seed, int(keys.Stream.EVALUATION)])
-    first = generator.permutation(np.resize(np.arange(len(labels)), count))
-    # Drawn from the images sorted by class, leaving out the block of the first one's own class.
-    order = np.argsort(labels, kind="stable")
-    ranked = labels[order]
-    begin, end = np.searchsorted(ranked, labels[first], "left"), np.searchsorted(ranked, labels[first], "right")
-    draw = generator.integers(0, len(labels) - (end - begin))
-    return np.stack([first, order[np.where(draw < begin, draw, draw + end - begin)]], axis=1)
-
-
-def _metrics(mine: dict[str, PerImage], pictures: dict, dataset: data.Dataset, x: np.ndarray, spec: EvalSpec) -> dict:
-    """The metric columns of one row: the test split plain, the training split as train_*."""
-    test, train = mine["test"], mine["train"]
-    row = {
-        **_bound(test, spec),
-        "mse": float(test.mse.mean(dtype=float)),
-        "active_units": int(np.sum(test.mean.var(axis=0, dtype=float) > ACTIVE)),
-        "mean_std": float(test.std.mean(dtype=float)),
+    each = [trained.batch_keys(x, Purpose[name.upper()]) for name, x in splits.items()]
+    # All splits in one loop: one body to compile.
+    terms = lax.map(batch_terms, (jnp.concatenate(list(splits.values())), jnp.concatenate(each)))
+    ends = np.cumsum([len(x) for x in splits.values()])
+    parts = {name: (end - len(splits[name]), end) for name, end in zip(splits, ends, strict=True)}
+    return {
+        name: {key: _flat(leaf[start:end], sizes[name]) for key, leaf in terms.items()}
+        for name, (start, end) in parts.items()
     }
-    labels = {split: dataset.splits[split].labels for split in mine}
+
+
+def _flat(batches: Float[Array, "batches batch *rest"], count: int) -> Float[Array, "n *rest"]:
+    """One row per image, without the padding of the last batch."""
+    return batches.reshape(-1, *batches.shape[2:])[:count]
+
+
+def _importance(trained: Trained, spec: EvalSpec, sizes: dict[str, int], splits: dict) -> dict[str, tuple]:
+    def batch_bound(args):
+        x, key = args
+        return estimators.importance_bound(trained.vae, x, trained.posterior(x), key, trained.sigma, spec.importance_samples)
+
+    found = {}
+    for name in spec.importance_splits:
+        each = trained.batch_keys(splits[name], Purpose.IMPORTANCE, Purpose[name.upper()])
+        found[name] = tuple(_flat(leaf, sizes[name]) for leaf in lax.map(batch_bound, (splits[name], each)))
+    return found
+
+
+def _rate_parts(trained: Trained, spec: EvalSpec, test: dict) -> dict:
+    posterior = Posterior(test["mean"], test["log_var"])
+    order = random.permutation(trained.key(Purpose.AGGREGATE, 0), len(test["mean"]))[: spec.aggregate_samples]
+    own = Posterior(posterior.mean[order], posterior.log_var[order])
+    z = reparameterize(trained.key(Purpose.AGGREGATE, 1), own)
+    return estimators.rate_parts(posterior, own, z, trained.vae.prior())._asdict()
+
+
+def _ais(trained: Trained, spec: EvalSpec, test: Float[Array, "batches batch *shape"]) -> dict:
+    """AIS on test images; on as many simulated ones AIS and reverse AIS, which bracket log p of those."""
+    x = test.reshape(-1, *test.shape[2:])[: spec.ais_images]
+    settings = (trained.sigma, spec.ais_temperatures, spec.ais_chains)
+    simulated, z = estimators.simulate(trained.vae, trained.key(Purpose.AIS, 0), spec.ais_images, trained.sigma)
+    return {
+        "test": estimators.ais(trained.vae, x, trained.key(Purpose.AIS, 1), *settings)._asdict(),
+        "lower": estimators.ais(trained.vae, simulated, trained.key(Purpose.AIS, 2), *settings)._asdict(),
+        "upper": estimators.reverse_ais(trained.vae, simulated, z, trained.key(Purpose.AIS, 3), *settings)._asdict(),
+    }
+
+
+def _decode(model: ModelSpec, run) -> Float[Array, "batches batch *shape"]:
+    """(variables, sigma, batches of latents [., batch, latents]) -> decoder means."""
+    variables, sigma, z = run
+    bound = VAE(model).bind(variables)
+    return lax.map(lambda batch: bound.decode(batch, sigma).mean, z)
+
+
+# Columns: what a row of results.csv says of it.
+
+
+def _columns(
+    model: ModelSpec, spec: EvalSpec, found: dict, shown: dict, weights, dataset: data.Dataset, images: dict
+) -> dict:
+    """The metric columns of one row: the test split plain, then what else was estimated, then train_*."""
+    test, train = found["test"], found["train"]
+    row = _bound_columns(test, spec) | {
+        "mse": _mean(test["mse"]),
+        "active_units": int(np.sum(test["mean"].var(axis=0, dtype=float) > ACTIVE)),
+        "mean_std": _mean(np.exp(0.5 * test["log_var"])),
+    }
+    labels = {split: dataset.splits[split].labels for split in ("train", "test")}
     if labels["train"] is not None and labels["test"] is not None:
-        row["knn_accuracy"] = knn_accuracy(train.mean, labels["train"], test.mean, labels["test"])
+        row["knn_accuracy"] = knn_accuracy(train["mean"], labels["train"], test["mean"], labels["test"])
     for column, name in (("frechet_prior", "samples"), ("frechet_midpoint", "midpoints")):
-        if name in pictures:
-            row[column] = frechet_distance(pictures[name], x)
-    train_row = {**_bound(train, spec), "mse": float(train.mse.mean(dtype=float))}
-    return row | {f"train_{name}": value for name, value in train_row.items()}
+        if name in shown:
+            row[column] = frechet_distance(shown[name], images["test"])
+    row |= _scale_columns(found, weights)
+    is_random = bool(weights.noise_scale > 0)
+    for name in ("importance", "rate_parts", "ais", "gradients"):
+        if name in found:
+            columns = COLUMNS[name](found, spec)
+            # What needs the density of the code does not apply to a point.
+            row |= columns if is_random else dict.fromkeys(columns)
+    if "axes" in shown:
+        row["subspace_distance"] = _subspace_distance(shown["axes"], train["mean"], images["train"])
+    row |= {f"train_{name}": value for name, value in (_bound_columns(train, spec) | {"mse": _mean(train["mse"])}).items()}
+    if model.prior == "normal" and is_random:
+        second = np.square(train["mean"], dtype=float) + np.exp(train["log_var"], dtype=float)
+        # 0 at a stationary point of any beta > 0, because the decoder can absorb a shift and a scale of the latents.
+        row["train_mean_deviation"] = float(np.abs(train["mean"].mean(axis=0, dtype=float)).max())
+        row["train_moment_deviation"] = float(np.abs(second.mean(axis=0) - 1).max())
+    return dict(sorted(row.items(), key=lambda item: item[0].startswith("train_")))
 
 
-def _bound(split: PerImage, spec: EvalSpec) -> dict[str, float | None]:
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean(dtype=float))
+
+
+def _standard_error(values: np.ndarray) -> float:
+    return float(values.std(dtype=float) / math.sqrt(max(len(values) - 1, 1)))
+
+
+def _bound_columns(split: dict, spec: EvalSpec) -> dict[str, float | None]:
     """Distortion, rate and elbo of a split in nats per image, with the Monte Carlo error of the draws."""
-    distortion = float(split.distortion.mean(dtype=float))
-    rate = float(split.rate_per_latent.sum(axis=1, dtype=float).mean())
-    error = math.sqrt(float(split.distortion_var.sum(dtype=float)) / spec.samples) / len(split.distortion)
+    distortion = _mean(split["distortion"])
+    rate = float(split["rate_per_latent"].sum(axis=1, dtype=float).mean())
+    error = math.sqrt(float(split["distortion_variance"].sum(dtype=float)) / spec.samples) / len(split["distortion"])
     row = {"distortion": distortion, "distortion_se": error, "rate": rate, "elbo": -(distortion + rate)}
     # The closed-form rate has no Monte Carlo error; an infinite bound has none to state.
     return row | {"elbo_se": error if math.isfinite(rate) else None}
+
+
+def _scale_columns(found: dict, weights: objectives.Weights) -> dict[str, float]:
+    """sigma, effective beta and theta = beta * sigma^2: the axes on which runs of any scale of likelihood compare."""
+    if not weights.distortion_weight > 0:
+        return {}
+    row = {"effective_beta": float(weights.beta / weights.distortion_weight)}
+    if "sigma" in found:
+        row |= {"sigma": float(found["sigma"]), "theta": row["effective_beta"] * float(found["sigma"]) ** 2}
+    return row
+
+
+def _importance_columns(found: dict, spec: EvalSpec) -> dict[str, float]:
+    row: dict[str, float] = {}
+    for split, (bound, variance) in found["importance"].items():
+        name = f"{'' if split == 'test' else split + '_'}importance_bound"
+        row |= {name: _mean(bound), f"{name}_se": math.sqrt(float(variance.sum(dtype=float))) / len(bound)}
+    return row
+
+
+def _rate_columns(found: dict, spec: EvalSpec) -> dict[str, float]:
+    """The rate taken apart. Its mutual information cannot pass log(aggregate_images)."""
+    parts = found["rate_parts"]
+    means = {f"sampled_{name}" if name == "rate" else name: _mean(values) for name, values in parts.items()}
+    return means | {"sampled_rate_se": _standard_error(parts["rate"]), "aggregate_images": len(found["test"]["mean"])}
+
+
+def _ais_columns(found: dict, spec: EvalSpec) -> dict[str, float]:
+    ais = found["ais"]
+    row = {
+        "ais_bound": _mean(ais["test"]["bound"]),
+        "ais_bound_se": _standard_error(ais["test"]["bound"]),
+        "ais_effective_samples": _mean(ais["test"]["effective_samples"]),
+        "ais_acceptance": _mean(ais["test"]["acceptance"]),
+    }
+    for side in ("lower", "upper"):
+        row |= {f"bdmc_{side}": _mean(ais[side]["bound"])}
+    gap = ais["upper"]["bound"] - ais["lower"]["bound"]
+    return row | {"bdmc_gap": _mean(gap), "bdmc_gap_se": _standard_error(gap)}
+
+
+def _gradient_columns(found: dict, spec: EvalSpec) -> dict[str, float]:
+    return {f"gradient_variance_{name}": _mean(variance) for name, variance in found["gradients"].items()}
+
+
+COLUMNS = {
+    "importance": _importance_columns,
+    "rate_parts": _rate_columns,
+    "ais": _ais_columns,
+    "gradients": _gradient_columns,
+}
+
+
+def _subspace_distance(axes: np.ndarray, train_mean: np.ndarray, x: np.ndarray) -> float | None:
+    """Spectral distance between the projectors on a linear decoder's used columns and on as many principal directions."""
+    columns = (axes[:-1] - axes[-1]).reshape(len(axes) - 1, -1).astype(float)
+    used = columns[train_mean.var(axis=0, dtype=float) > ACTIVE]
+    if not len(used):
+        return None
+    basis = np.linalg.qr(used.T)[0]
+    principal = baselines.pca(x.reshape(len(x), -1).astype(float), len(used)).components
+    # sin of the largest principal angle.
+    return float(np.sqrt(np.clip(1 - np.linalg.svd(principal @ basis)[1].min() ** 2, 0, None)))
 
 
 def knn_accuracy(train: np.ndarray, train_labels: np.ndarray, test: np.ndarray, test_labels: np.ndarray) -> float:
     """Share of test codes whose 5 nearest training codes vote for the right class."""
     from sklearn.neighbors import KNeighborsClassifier
 
-    return float(KNeighborsClassifier(5).fit(train, train_labels).score(test, test_labels))
+    return float(KNeighborsClassifier(min(5, len(train))).fit(train, train_labels).score(test, test_labels))
 
 
 def frechet_distance(a: Float[np.ndarray, "n *shape"], b: Float[np.ndarray, "m *shape"]) -> float:
@@ -229,9 +345,9 @@ def frechet_distance(a: Float[np.ndarray, "n *shape"], b: Float[np.ndarray, "m *
 
     The FID of Heusel et al. (2017) with pixels for features.
     """
-    a, b = (np.asarray(x, float).reshape(len(x), -1) for x in (a, b))
-    mean = np.sum(np.square(a.mean(axis=0) - b.mean(axis=0)))
-    cov_a, cov_b = (np.cov(x, rowvar=False, bias=True).reshape(x.shape[1], -1) for x in (a, b))
+    flat_a, flat_b = (np.asarray(x, float).reshape(len(x), -1) for x in (a, b))
+    mean = np.sum(np.square(flat_a.mean(axis=0) - flat_b.mean(axis=0)))
+    cov_a, cov_b = (np.cov(x, rowvar=False, bias=True).reshape(x.shape[1], -1) for x in (flat_a, flat_b))
     values, vectors = np.linalg.eigh(cov_a)
     root = (vectors * np.sqrt(np.clip(values, 0, None))) @ vectors.T
     # The eigenvalues of S_a S_b are those of the symmetric root S_b root.
@@ -239,27 +355,80 @@ def frechet_distance(a: Float[np.ndarray, "n *shape"], b: Float[np.ndarray, "m *
     return float(mean + np.trace(cov_a) + np.trace(cov_b) - 2 * cross)
 
 
-def _arrays(mine: dict[str, PerImage], queries: dict, pictures: dict, dataset: data.Dataset, images: dict) -> dict:
+def baseline_columns(name: str, dataset: data.Dataset, latents: int, beta: float, sigma: float | None) -> dict | None:
+    """The columns of `_columns` that a closed form has, fitted on the training split; None where it has no optimum.
+
+    Args:
+      name: "pca", or "ppca" (the linear beta-VAE at its optimum).
+      dataset: any.
+      latents: how many.
+      beta: of "ppca".
+      sigma: of "ppca"; None is learned.
+    """
+    x = {split: dataset.images(split).reshape(len(dataset.splits[split]), -1).astype(float) for split in ("train", "test")}
+    if name == "ppca":
+        try:
+            fitted = baselines.linear_vae(x["train"], latents, beta, None if sigma is None else sigma**2)
+        except ValueError:
+            return None
+        test, train = (_linear_columns(fitted, x[split], beta) for split in ("test", "train"))
+    else:
+        pca = baselines.pca(x["train"], latents)
+        test, train = ({"mse": float(np.mean(np.square(x[s] - pca.decode(pca.encode(x[s])))))} for s in ("test", "train"))
+        labels = {split: dataset.splits[split].labels for split in ("train", "test")}
+        if labels["train"] is not None and labels["test"] is not None:
+            codes = {split: pca.encode(x[split]) for split in x}
+            test["knn_accuracy"] = knn_accuracy(codes["train"], labels["train"], codes["test"], labels["test"])
+    return test | {f"train_{key}": value for key, value in train.items() if key in TRAIN_COLUMNS}
+
+
+TRAIN_COLUMNS = ("distortion", "rate", "elbo", "mse", "importance_bound")
+
+
+def _linear_columns(fitted: baselines.LinearVAE, x: Float[np.ndarray, "n d"], beta: float) -> dict:
+    distortion, rate = float(fitted.distortion(x).mean()), float(fitted.rate(x).mean())
+    return {
+        "distortion": distortion,
+        "rate": rate,
+        "elbo": -(distortion + rate),
+        "mse": float(fitted.squared_error(x).mean() / x.shape[1]),
+        "active_units": int(np.sum(fitted.encode(x).var(axis=0) > ACTIVE)),
+        "mean_std": float(np.sqrt(fitted.variances).mean()),
+        "effective_beta": beta,
+        "sigma": math.sqrt(fitted.sigma2),
+        "theta": beta * fitted.sigma2,
+        "importance_bound": float(fitted.log_prob(x).mean()),
+    }
+
+
+# Pictures: what the figures need.
+
+
+def _queries(model: ModelSpec, found: dict, spec: EvalSpec, dataset: data.Dataset, to_prior: bool, seed: int) -> dict:
+    test = found["test"]
+    pairs = pictures.pairs(
+        dataset.splits["test"].labels, spec.decoded, np.random.default_rng([seed, int(keys.Stream.EVALUATION)])
+    )
+    rate = test["rate_per_latent"].mean(axis=0)
+    importance = rate if np.isfinite(rate).all() else test["mean"].var(axis=0)
+    queries = pictures.queries(test["mean"], importance, found["prior_samples"], pairs, to_prior)
+    if model.decoder == "linear":
+        # Unit vectors and the origin: their differences are the columns of the decoder.
+        queries["axes"] = np.eye(model.latents + 1, model.latents, dtype=np.float32)
+    return queries
+
+
+def _arrays(test: dict, queries: dict, shown: dict, dataset: data.Dataset, x: np.ndarray) -> dict:
     """What the figures need of one run."""
-    test = mine["test"]
-    arrays = {"codes_mean": test.mean, "codes_std": test.std, "images": images["test"][:16]}
+    arrays = {
+        "codes_mean": test["mean"],
+        "codes_std": np.exp(0.5 * test["log_var"]),
+        "rate_per_latent": test["rate_per_latent"].mean(axis=0, dtype=float),
+        "images": x[: pictures.SHOWN],
+    }
     if dataset.splits["test"].labels is not None:
         arrays["labels"] = dataset.splits["test"].labels
-    arrays |= {name: pictures[name][: 64 if name == "samples" else None] for name in pictures if name != "midpoints"}
+    arrays |= {name: shown[name][: 64 if name == "samples" else None] for name in shown if name not in ("midpoints", "axes")}
     if "plane" in queries:
         arrays["plane_latents"] = queries["plane"]
     return arrays
-
-
-def pca_metrics(dataset: data.Dataset, latents: int) -> dict[str, float]:
-    """The columns of `_metrics` that mean something for PCA, fitted on the training split."""
-    train, test = (
-        dataset.images(split).reshape(len(dataset.splits[split]), -1).astype(float) for split in ("train", "test")
-    )
-    pca = baselines.pca(train, latents)
-    codes = {"train": pca.encode(train), "test": pca.encode(test)}
-    row = {"mse": float(np.mean(np.square(test - pca.decode(codes["test"]))))}
-    labels = [dataset.splits[split].labels for split in ("train", "test")]
-    if labels[0] is not None and labels[1] is not None:
-        row["knn_accuracy"] = knn_accuracy(codes["train"], labels[0], codes["test"], labels[1])
-    return row | {"train_mse": float(np.mean(np.square(train - pca.decode(codes["train"]))))}

@@ -47,13 +47,14 @@ def fit(
     program = training.make_program(spec)
     mesh = runs.mesh(count)
     hyperparams = runs.pad(hyperparams, mesh.size)
-    saved = load(spec, runs.take(hyperparams, slice(count)), directory)
+    saved = load(spec, runs.take(hyperparams, slice(count)), dataset, directory)
     epoch, size = (saved.step, saved.metadata["metrics_bytes"]) if saved else (0, done_before)
     if saved and epoch == spec.epochs:
         return saved.state, size
     results.truncate(metrics, size)
-    state = runs.pad(saved.state, mesh.size) if saved else runs.over_runs(program.init, mesh)(hyperparams)
-    advance = runs.over_runs(program.advance, mesh, donate=True)
+    init = runs.over_runs(program.init, mesh)
+    state = runs.pad(saved.state, mesh.size) if saved else init(hyperparams, dataset.statistics(spec.model.normalize))
+    advance = runs.over_runs(program.advance, mesh, mapped=2, donate=True)
     splits = jax.device_put({"train": dataset.splits["train"].pixels})
     if "valid" in dataset.splits:
         splits["valid"] = jax.device_put(dataset.images("valid"))
@@ -65,7 +66,7 @@ def fit(
     last_save = epoch
     while epoch < spec.epochs:
         length = min(plan.chunk_epochs, spec.epochs - epoch)
-        state, chunk = advance((state, hyperparams), splits, np.int32(length))
+        state, chunk = advance(state, hyperparams, splits, np.int32(length))
         epoch += length
         size = results.append_jsonl(metrics, _lines(labels, epoch, epoch * spec.steps_per_epoch, jax.device_get(chunk)))
         due = plan.checkpoint_every and epoch - last_save >= plan.checkpoint_every
@@ -79,10 +80,11 @@ def fit(
 
 
 def load(
-    spec: training.RunSpec, hyperparams: training.Hyperparams, directory: pathlib.Path
+    spec: training.RunSpec, hyperparams: training.Hyperparams, dataset: data.Dataset, directory: pathlib.Path
 ) -> checkpoints.Checkpoint | None:
     """The newest whole checkpoint of these runs, or None where none was saved."""
-    like = jax.eval_shape(jax.vmap(training.make_program(spec).init), hyperparams)
+    init = jax.vmap(training.make_program(spec).init, (0, None))
+    like = jax.eval_shape(init, hyperparams, dataset.statistics(spec.model.normalize))
     return checkpoints.load_latest(directory, like)
 
 

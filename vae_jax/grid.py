@@ -23,6 +23,7 @@ CHOICES = {
     "model.activation": networks.ACTIVATIONS,
     "model.likelihood": likelihoods.LIKELIHOODS,
     "model.prior": priors.PRIORS,
+    "model.normalize": model.NORMALIZE,
     "optimizer.schedule": training.DECAYS,
 }
 # Smallest and largest value of each number, both allowed.
@@ -35,19 +36,38 @@ RANGES = {
     "objective.noise_scale": (0, 1e6),
     "objective.distortion_weight": (0, 1e6),
     "objective.beta": (0, 1e6),
+    "objective.importance_samples": (1, 10_000),
     "optimizer.learning_rate": (POSITIVE, 1e6),
     "optimizer.b1": (0, 1 - 1e-7),
     "optimizer.b2": (0, 1 - 1e-7),
     "optimizer.eps": (POSITIVE, 1),
     "train.epochs": (1, 10**7),
-    "train.batch_size": (1, 10**7),
+    "train.batch_size": (0, 10**7),
     "train.chunk_epochs": (1, 10**7),
     "train.checkpoint_every": (0, 10**7),
     "eval.samples": (1, 10**7),
     "eval.batch_size": (1, 10**7),
     "eval.decoded": (2, 10**7),
+    "eval.importance_samples": (0, 10**7),
+    "eval.aggregate_samples": (0, 10**7),
+    "eval.ais_temperatures": (0, 10**6),
+    "eval.ais_chains": (1, 10**5),
+    "eval.ais_images": (1, 10**6),
+    "eval.gradient_samples": (0, 10**7),
 }
-BASELINES = ("pca",)
+BASELINES = ("pca", "ppca")
+# Fields without a range or a choice; with those above, every name that there is.
+FREE = (
+    "name",
+    "baselines",
+    "data.name",
+    "data.path",
+    "data.dir",
+    "data.download",
+    "model.hidden",
+    "model.sigma",
+    "eval.importance_splits",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,6 +110,7 @@ def expand(config: Mapping, sweep: Callable | None = None, sweeps: Sequence[tupl
       UserError: an unknown name, a value of the wrong type or range, a name given twice, two equal runs.
     """
     flat = flatten(config)
+    _check_names(flat)
     rows: list[dict] = []
     if sweep:
         sweep(rows.append)
@@ -133,7 +154,7 @@ def typed(key: str, value, like: Value) -> Value:
         return value
     try:
         if kind is tuple:
-            parts = value if isinstance(value, tuple | list) else _split_tuple(value)
+            parts = value if isinstance(value, tuple | list) else _split_tuple(str(value))
             element = type(like[0]) if like else str
             return tuple(typed(key, part, element()) for part in parts)
         if kind is bool:
@@ -174,43 +195,56 @@ def split_values(text: str) -> list[str]:
     return [value for value in values if value.strip()]
 
 
+def _check_names(flat: Flat) -> None:
+    """A config that was written by hand has exactly the fields that there are."""
+    known = (*RANGES, *CHOICES, *FREE)
+    for key in flat:
+        if key not in known:
+            raise errors.unknown("config name", key, known)
+    for key in known:
+        if key not in flat:
+            raise errors.UserError(f"the config has no {key}: start from get_config() of configs/base.py")
+
+
 def _check(config: Flat) -> None:
     """Every rule that needs no data."""
     for key, (low, high) in RANGES.items():
-        value = _field(config, key)
+        value = config[key]
         if not low <= value <= high:  # also where it is nan
             bounds = f"above 0 and at most {high:g}" if low == POSITIVE else f"from {low:g} to {high:g}"
             raise errors.UserError(f"{key}={value}: should be {bounds}")
     for key, known in CHOICES.items():
-        if _field(config, key) not in known:
+        if config[key] not in known:
             raise errors.UserError(f"{key}={config[key]}: should be one of {', '.join(known)}")
-    for width in _field(config, "model.hidden"):
+    for width in config["model.hidden"]:
         if not 1 <= width <= 100_000:
             raise errors.UserError(f"model.hidden={config['model.hidden']}: each width should be from 1 to 100000")
-    for name in _field(config, "baselines"):
-        if name not in BASELINES:
-            raise errors.UserError(f"baselines={config['baselines']}: should be of {', '.join(BASELINES)}")
+    for key, known in (("baselines", BASELINES), ("eval.importance_splits", ("train", "test"))):
+        if not set(config[key]) <= set(known):
+            raise errors.UserError(f"{key}={config[key]}: each should be one of {', '.join(known)}")
+    if "ppca" in config["baselines"] and config["model.likelihood"] != "gaussian":
+        raise errors.UserError(f"baselines={config['baselines']}: ppca needs model.likelihood=gaussian")
     if config["objective.noise_scale"] == 0 and config["objective.beta"] > 0:
         raise errors.UserError(
             f"objective.noise_scale=0 with objective.beta={config['objective.beta']:g}: a deterministic code has infinite "
             "rate, so beta should be 0"
         )
-    if not str(_field(config, "name")).strip():
+    weights = [config[f"objective.{key}"] for key in ("noise_scale", "distortion_weight", "beta")]
+    if config["objective.importance_samples"] > 1 and weights != [1, 1, 1]:
+        raise errors.UserError(
+            f"objective.importance_samples={config['objective.importance_samples']}: the importance-weighted bound has no "
+            "weights; noise_scale, distortion_weight and beta should be 1"
+        )
+    if not str(config["name"]).strip():
         raise errors.UserError("name='': should be a text")
-    _sigma(config)
+    sigma(config)
 
 
-def _field(config: Flat, key: str) -> Value:
-    if key not in config:
-        raise errors.UserError(f"the config has no {key}: start from get_config() of configs/base.py")
-    return config[key]
-
-
-def _sigma(config: Flat) -> tuple[str, float]:
+def sigma(config: Flat) -> tuple[str, float]:
     """`model.sigma` as its kind and, where that is "fixed", its number (1 elsewhere: not used)."""
     if config["model.likelihood"] not in likelihoods.WITH_SIGMA:
         return "", 1.0
-    text = str(_field(config, "model.sigma"))
+    text = str(config["model.sigma"])
     if text in model.SIGMAS:
         return text, 1.0
     try:
@@ -232,19 +266,22 @@ def specify(run: Run, dataset: data.Dataset) -> tuple[training.RunSpec, training
       UserError: a run that cannot be built for data of this size, shape or range.
     """
     config = run.config
-    kind, sigma = _sigma(config)
+    kind, number = sigma(config)
     shape, train = dataset.spec.shape, dataset.splits["train"]
     _check_against(config, shape, dataset, kind)
     spec = training.RunSpec(
         model=model.ModelSpec(**run.group("model") | {"shape": shape, "sigma": kind}),
         images=dataset.spec,
         train_size=len(train),
-        **{key: config[f"train.{key}"] for key in ("batch_size", "epochs")},
+        importance_samples=config["objective.importance_samples"],
+        batch_size=config["train.batch_size"] or len(train),
+        epochs=config["train.epochs"],
         **{key: config[f"optimizer.{key}"] for key in ("schedule", "b1", "b2", "eps")},
     )
-    weights = objectives.Weights(**{key: np.float32(value) for key, value in run.group("objective").items()})
+    traced = [field.name for field in dataclasses.fields(objectives.Weights)]
+    weights = objectives.Weights(**{key: np.float32(config[f"objective.{key}"]) for key in traced})
     rate = np.float32(config["optimizer.learning_rate"])
-    return spec, training.Hyperparams(np.int32(config["seed"]), rate, np.float32(sigma), weights)
+    return spec, training.Hyperparams(np.int32(config["seed"]), rate, np.float32(number), weights)
 
 
 def _check_against(config: Flat, shape: tuple[int, ...], dataset: data.Dataset, kind: str) -> None:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 from jax import random
-from jax.scipy.special import ndtri
+from jax.scipy.special import logit, ndtri
 from jaxtyping import Array, Float, Key
 
 # Below this a learned sigma is held: a pixel that never changes would otherwise send the likelihood to infinity.
@@ -76,6 +76,11 @@ Likelihood = Bernoulli | Gaussian
 LIKELIHOODS: dict[str, Callable[..., Likelihood]] = {
     "bernoulli": lambda output, log_sigma: Bernoulli(output),
     "gaussian": Gaussian,
+}
+# name -> mean image -> the decoder output whose mean it is.
+OFFSETS: dict[str, Callable[[Array], Array]] = {
+    "bernoulli": lambda mean: logit(jnp.clip(mean, 1e-3, 1 - 1e-3)),
+    "gaussian": lambda mean: mean,
 }
 # The families in which `model.sigma` means something.
 WITH_SIGMA = ("gaussian",)

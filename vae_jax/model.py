@@ -61,10 +61,14 @@ class ModelSpec:
     likelihood: str
     sigma: str
     prior: str
+    normalize: str
 
 
 # The kinds of decoder scale beside a fixed number.
 SIGMAS = ("learned",)
+# What the networks see, and undo: pixels as they are, less their mean, also in units of their std, or on principal axes in
+# units of theirs. All are affine: a linear network stays linear, its models are the same, only Adam's path is shorter.
+NORMALIZE = ("none", "center", "standardize", "whiten")
 
 
 class VAE(nn.Module):
@@ -80,13 +84,34 @@ class VAE(nn.Module):
             self.raw_log_sigma = self.param("raw_log_sigma", nn.initializers.constant(math.log(0.5)), ())
 
     def encode(self, x: Float[Array, "batch *pixels"]) -> Posterior:
-        """q(z | x) for images in [0, 1]."""
+        """q(z | x) for images in [0, 1] (or any vectors)."""
+        if self.spec.normalize != "none":
+            x = x - self._statistic("mean")[None]
+        if self.spec.normalize == "standardize":
+            x = x / self._statistic("std")[None]
+        if self.spec.normalize == "whiten":
+            x = (x.reshape(len(x), -1) @ self._statistic("whiten")).reshape(x.shape)
         return Posterior(*self.encoder(x))
+
+    def _statistic(self, name: str) -> Float[Array, "..."]:
+        """Of the training data (`data.Dataset.statistics`); constant, and in the state so that it is saved with it."""
+        return self.get_variable("statistics", name)
+
+    def log_sigma(self, sigma: float | Float[Array, ""] = 1.0) -> Float[Array, ""]:
+        """log of the decoder's scale: learned, or of the number that is given."""
+        return likelihoods.floored(self.raw_log_sigma) if self.spec.sigma == "learned" else jnp.log(sigma)
 
     def decode(self, z: Float[Array, "batch latents"], sigma: float | Float[Array, ""] = 1.0) -> likelihoods.Likelihood:
         """p(x | z); `sigma` is used where the spec says "fixed"."""
-        log_sigma = likelihoods.floored(self.raw_log_sigma) if self.spec.sigma == "learned" else jnp.log(sigma)
-        return likelihoods.LIKELIHOODS[self.spec.likelihood](self.decoder(z), log_sigma)
+        output = self.decoder(z)
+        if self.spec.normalize == "standardize":
+            output = output * self._statistic("std")[None]
+        if self.spec.normalize == "whiten":
+            output = (output.reshape(len(output), -1) @ self._statistic("color")).reshape(output.shape)
+        if self.spec.normalize != "none":
+            # The decoder that says nothing says the mean of the training data.
+            output = output + likelihoods.OFFSETS[self.spec.likelihood](self._statistic("mean"))[None]
+        return likelihoods.LIKELIHOODS[self.spec.likelihood](output, self.log_sigma(sigma))
 
     def prior(self) -> priors.Prior:
         """p(z)."""

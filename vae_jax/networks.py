@@ -121,7 +121,8 @@ class ConvTranspose(nn.Module):
         slices = [x[:, i : i + height + 1, j : j + width + 1] for i in (0, 1) for j in (0, 1)]
         patches = jnp.concatenate(slices, axis=-1).reshape(-1, 4 * channels)
         # [block row, row in block, block column, column in block, ...] -> rows (blocks, channels), columns (place, out).
-        weights = kernel.reshape(2, 2, 2, 2, channels, self.features).transpose(0, 2, 4, 1, 3, 5)
+        # Backwards within a block: its first place meets the second row of the kernel.
+        weights = kernel.reshape(2, 2, 2, 2, channels, self.features)[:, ::-1, :, ::-1].transpose(0, 2, 4, 1, 3, 5)
         product = patches @ weights.reshape(4 * channels, 4 * self.features)
         product = product.reshape(batch, height + 1, width + 1, 2, 2, self.features).transpose(0, 1, 3, 2, 4, 5)
         product = product.reshape(batch, 2 * height + 2, 2 * width + 2, self.features)

@@ -17,13 +17,13 @@ class Progress:
         self.live = sys.stderr.isatty()
 
     def update(self, done: int) -> None:
-        """`done` of `total` units are done. The first call sets where this session started from (a resumed run)."""
+        """`done` of `total` units are done."""
         self.done = done
         if self.live:
-            seconds = max(time.monotonic() - self.start, 1e-9)
-            rate = (done - self.first) / seconds
-            left = (self.total - done) / rate if rate else 0.0
-            line = f"{self.label}: {done:,}/{self.total:,} {self.unit}, {rate:,.0f} {self.unit}/s, {left:.0f} s left"
+            rate = (done - self.first) / max(time.monotonic() - self.start, 1e-9)
+            # Before anything is done nobody knows how long it takes.
+            speed = f", {rate:,.0f} {self.unit}/s, {(self.total - done) / rate:.0f} s left" if rate else ""
+            line = f"{self.label}: {done:,}/{self.total:,} {self.unit}{speed}"
             print(f"\r\033[K{line}", end="", file=sys.stderr, flush=True)
 
     def begin(self, done: int) -> None:

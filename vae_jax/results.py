@@ -69,10 +69,16 @@ def read_jsonl(path: pathlib.Path) -> list[Row]:
 
 
 def truncate(path: pathlib.Path, size: int) -> None:
-    """Forget what was appended after the first `size` bytes."""
-    if path.exists() or size:
-        with path.open("r+b") as file:
-            file.truncate(size)
+    """Forget what was appended after the first `size` bytes.
+
+    Raises:
+      UserError: the file is shorter than that: somebody else changed it.
+    """
+    length = path.stat().st_size if path.exists() else 0
+    if length < size:
+        raise errors.UserError(f"{path}: has {length} bytes where the checkpoint saw {size}; start in another directory")
+    if length:
+        os.truncate(path, size)
 
 
 def write_csv(path: pathlib.Path, rows: Sequence[Row]) -> None:
@@ -125,7 +131,8 @@ def write_arrays(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
 
 def read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # Opened here, because np.load forgets to close a file that it cannot read.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return dict(archive)
     except Exception as error:  # a damaged zip raises one of a dozen types
         raise errors.UserError(f"{path}: not a readable array file ({type(error).__name__})") from error

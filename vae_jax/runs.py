@@ -21,24 +21,25 @@ def mesh(count: int) -> Mesh:
     return jax.make_mesh((len(devices),), ("runs",), axis_types=(AxisType.Auto,), devices=devices)
 
 
-def over_runs(function: Callable, mesh: Mesh, *, donate: bool = False) -> Callable:
-    """`function(run, *shared)` as a jitted function of `runs` (leading axis, see `pad`) and the same `shared`.
+def over_runs(function: Callable, mesh: Mesh, *, mapped: int = 1, donate: bool = False) -> Callable:
+    """`function` of one run as a jitted function of many, which have a leading runs axis (see `pad`).
 
     Args:
-      function: from one run's tree (and what all runs share) to one run's tree.
+      function: from trees of one run, and then what all runs share, to a tree of one run.
       mesh: from `mesh`; the leading axis must be a multiple of its size.
-      donate: let the result take the memory of `runs`.
+      mapped: how many arguments are of one run; the others are shared.
+      donate: let the result take the memory of the first argument.
     """
 
-    def local(runs, *shared):
+    def local(*args):
         # Plain lax.map: on a CPU one run after another fills the cache best, and gives a run the same bits in any grid.
-        return jax.lax.map(lambda run: function(run, *shared), runs)
+        return jax.lax.map(lambda run: function(*run, *args[mapped:]), args[:mapped])
 
-    def sharded(runs, *shared):
-        specs = (PartitionSpec("runs"), *(PartitionSpec() for _ in shared))
+    def sharded(*args):
+        specs = (PartitionSpec("runs"),) * mapped + (PartitionSpec(),) * (len(args) - mapped)
         # With check_vma (the default) gradients of parameters made inside get a psum over runs, which mixes them.
-        mapped = jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=PartitionSpec("runs"), check_vma=False)
-        return mapped(runs, *shared)
+        over_devices = jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=PartitionSpec("runs"), check_vma=False)
+        return over_devices(*args)
 
     return jax.jit(sharded, donate_argnums=(0,) if donate else ())
 

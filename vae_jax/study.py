@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import ml_collections
@@ -155,7 +156,7 @@ def _commit() -> str | None:
         return None
 
 
-def _same(ours: dict, theirs: dict, workdir: pathlib.Path) -> None:
+def _same(ours: dict, theirs: Any, workdir: pathlib.Path) -> None:
     """Refuse a directory of another config, naming the first key that differs; other versions only get a word."""
     if not isinstance(theirs, dict):
         raise errors.UserError(f"{workdir / 'config.json'}: not the description of a study")
@@ -194,7 +195,7 @@ def _train(study: Study, workdir: pathlib.Path) -> list[training.TrainState]:
 def _saved_state(study: Study, index: int, workdir: pathlib.Path) -> training.TrainState:
     """The final state of a group, from its checkpoint."""
     group = study.groups[index]
-    saved = fit.load(group.spec, group.hyperparams, _checkpoint_directory(workdir, index))
+    saved = fit.load(group.spec, group.hyperparams, group.dataset, _checkpoint_directory(workdir, index))
     if saved is None or saved.step != group.spec.epochs:
         raise errors.UserError(
             f"--workdir={workdir}: its training has not finished; run the same experiments.train command again"
@@ -212,7 +213,7 @@ def _evaluate(study: Study, states: list[training.TrainState], workdir: pathlib.
         evaluated = evaluation.evaluate(
             group.spec.model,
             group.eval,
-            state.params,
+            state.variables,
             hyperparams.sigma,
             hyperparams.objective,
             hyperparams.seed,
@@ -231,22 +232,32 @@ def _evaluate(study: Study, states: list[training.TrainState], workdir: pathlib.
 
 
 def _baseline_rows(study: Study, first: int) -> list[results.Row]:
-    """Closed-form rows: one for each data set and number of latents of the grid; what does not apply stays empty."""
+    """Closed-form rows: one for each setting of the grid that they depend on; what does not apply stays empty."""
     rows: list[results.Row] = []
     seen = set()
     for group in study.groups:
         for number in group.numbers:
             run = study.runs[number]
-            key = (tuple(run.group("data").items()), run.config["model.latents"])
-            if "pca" not in run.config["baselines"] or key in seen:
-                continue
-            seen.add(key)
-            settings = {
-                name: value for name, value in run.settings.items() if name == "model.latents" or name.startswith("data.")
-            }
-            row = {"run": first + len(rows), "name": "pca"}
-            rows.append(row | settings | evaluation.pca_metrics(group.dataset, run.config["model.latents"]))
+            for name in run.config["baselines"]:
+                key = (name, *(value for field, value in run.config.items() if _applies(name, field)))
+                kind, sigma = grid.sigma(run.config)
+                latents, beta = run.config["model.latents"], run.config["objective.beta"]
+                if key in seen or (name == "ppca" and beta == 0):
+                    continue
+                seen.add(key)
+                columns = evaluation.baseline_columns(
+                    name, group.dataset, latents, beta, None if kind == "learned" else sigma
+                )
+                if columns is not None:
+                    settings = {field: value for field, value in run.settings.items() if _applies(name, field)}
+                    rows.append({"run": first + len(rows), "name": name} | settings | columns)
     return rows
+
+
+def _applies(baseline: str, field: str) -> bool:
+    """Whether a closed form depends on a field of the config."""
+    fields = ("model.latents", "model.sigma", "objective.beta") if baseline == "ppca" else ("model.latents",)
+    return field in fields or field.startswith("data.")
 
 
 def _label(study: Study, number: int) -> results.Row:

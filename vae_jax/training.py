@@ -26,6 +26,7 @@ DECAYS = {
     "constant": jnp.ones_like,
     "linear": lambda progress: 1.0 - progress,
     "cosine": lambda progress: 0.5 + 0.5 * jnp.cos(jnp.pi * progress),
+    "exponential": lambda progress: jnp.exp(-jnp.log(1e4) * progress),  # to 1e-4: as long at every scale
 }
 
 
@@ -36,6 +37,7 @@ class RunSpec:
     model: ModelSpec
     images: data.ImageSpec
     train_size: int
+    importance_samples: int
     batch_size: int
     epochs: int
     schedule: str
@@ -69,8 +71,14 @@ class TrainState:
 
     step: Leaf  # int32 []
     params: dict
+    statistics: dict  # of the training data, where the model normalises; constant
     opt_state: optax.OptState
     diverged_at: Leaf  # int32 []
+
+    @property
+    def variables(self) -> dict:
+        """What `VAE.bind` takes."""
+        return {"params": self.params, "statistics": self.statistics}
 
 
 @struct.dataclass
@@ -86,9 +94,9 @@ class Metrics:
 class Program(NamedTuple):
     """The three functions of one run.
 
-    init(hyperparams) -> TrainState
+    init(hyperparams, statistics) -> TrainState; statistics: of the training data
     step(state, hyperparams, x) -> (TrainState, Metrics): one update on images [batch, *shape] in [0, 1]
-    advance((state, hyperparams), splits, epochs) -> (TrainState, {split: Metrics}): `epochs` (traced) passes over
+    advance(state, hyperparams, splits, epochs) -> (TrainState, {split: Metrics}): `epochs` (traced) passes over
       splits["train"]; metrics are means over those steps, and over splits["valid"] at their end
     """
 
@@ -103,18 +111,20 @@ def make_program(spec: RunSpec) -> Program:
     adam = optax.scale_by_adam(b1=spec.b1, b2=spec.b2, eps=spec.eps)
     total_steps = spec.epochs * spec.steps_per_epoch
 
-    def init(hyperparams: Hyperparams) -> TrainState:
-        params = vae.init(keys.stream(hyperparams.seed, keys.Stream.INIT), jnp.zeros((1, *spec.model.shape)))["params"]
-        zero = jnp.zeros((), jnp.int32)
-        return TrainState(step=zero, params=params, opt_state=adam.init(params), diverged_at=zero - 1)
+    def init(hyperparams: Hyperparams, statistics: dict) -> TrainState:
+        key, x = keys.stream(hyperparams.seed, keys.Stream.INIT), jnp.zeros((1, *spec.model.shape))
+        _, variables = vae.apply({"statistics": statistics}, x, rngs={"params": key}, mutable=["params"])
+        params, zero = variables["params"], jnp.zeros((), jnp.int32)
+        return TrainState(zero, params, statistics, adam.init(params), diverged_at=zero - 1)
 
-    def loss_and_terms(params, hyperparams: Hyperparams, x, key):
-        terms = objectives.terms(vae.bind({"params": params}), x, key, hyperparams.objective.noise_scale, hyperparams.sigma)
-        return objectives.loss(terms, hyperparams.objective), terms
+    def loss_and_terms(params, state: TrainState, hyperparams: Hyperparams, x, key):
+        bound, weights = vae.bind({"params": params, "statistics": state.statistics}), hyperparams.objective
+        terms = objectives.terms(bound, x, key, weights.noise_scale, hyperparams.sigma, spec.importance_samples)
+        return objectives.loss(terms, weights), terms
 
     def step(state: TrainState, hyperparams: Hyperparams, x: Float[Array, "batch *shape"]):
         key = keys.at(keys.stream(hyperparams.seed, keys.Stream.NOISE), state.step)
-        (loss, terms), grads = jax.value_and_grad(loss_and_terms, has_aux=True)(state.params, hyperparams, x, key)
+        (loss, terms), grads = jax.value_and_grad(loss_and_terms, has_aux=True)(state.params, state, hyperparams, x, key)
         # optax multiplies its integer count by floats: the one place that needs the standard promotion.
         with jax.numpy_dtype_promotion("standard"):
             updates, opt_state = adam.update(grads, state.opt_state, state.params)
@@ -122,7 +132,7 @@ def make_program(spec: RunSpec) -> Program:
         rate = hyperparams.learning_rate * DECAYS[spec.schedule](progress)
         params = jax.tree.map(lambda param, update: param - rate * update, state.params, updates)
         finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads, squared=True))
-        moved = TrainState(state.step + 1, params, opt_state, state.diverged_at)
+        moved = TrainState(state.step + 1, params, state.statistics, opt_state, state.diverged_at)
         return _freeze(finite, state, moved), _means(loss, terms)
 
     def epoch(state: TrainState, hyperparams: Hyperparams, pixels: Num[Array, "n *shape"]):
@@ -142,11 +152,9 @@ def make_program(spec: RunSpec) -> Program:
 
     def validate(state: TrainState, hyperparams: Hyperparams, x: Float[Array, "n *shape"]) -> Metrics:
         key = keys.at(keys.stream(hyperparams.seed, keys.Stream.VALID), state.step)
-        return _means(*loss_and_terms(state.params, hyperparams, x, key))
+        return _means(*loss_and_terms(state.params, state, hyperparams, x, key))
 
-    def advance(run, splits: dict, epochs: Int[Array, ""]):
-        state, hyperparams = run
-
+    def advance(state: TrainState, hyperparams: Hyperparams, splits: dict, epochs: Int[Array, ""]):
         def body(_, carry):
             state, total = carry
             state, metrics = epoch(state, hyperparams, splits["train"])

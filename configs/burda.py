@@ -1,0 +1,25 @@
+"""Burda et al. 2016, one stochastic layer: 784-200-200-50, tanh, dynamic binarisation.
+
+    python -m experiments.train --config=configs/burda.py
+
+NOTE_burda
+"""
+
+from configs import base
+
+
+def get_config():
+    config = base.get_config()
+    config.name = "burda"
+    config.data.name = "mnist"
+    config.data.binarize = "dynamic"
+    config.data.valid_fraction = 0.0
+    config.model.latents = 50
+    config.model.hidden = (200, 200)
+    config.optimizer.learning_rate = 2e-3
+    config.train.batch_size = 100
+    config.train.epochs = 450
+    config.train.chunk_epochs = 10
+    config.train.checkpoint_every = 50
+    config.eval.samples = 16
+    return config

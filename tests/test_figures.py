@@ -1,0 +1,255 @@
+"""Figures are drawn from the files of a run directory alone, and only those that it has the data for."""
+
+import itertools
+import math
+import subprocess
+import sys
+import threading
+
+import matplotlib.image
+import numpy as np
+import pytest
+
+from vae_jax import errors, figures, results
+
+STUDY = {  # name -> noise_scale, distortion_weight, betas
+    "ae": (0.0, 1.0, (0.0,)),
+    "vae_no_kl": (1.0, 1.0, (0.0,)),
+    "kl_only": (1.0, 0.0, (1.0,)),
+    "vae": (1.0, 1.0, (1.0,)),
+    "beta_vae": (1.0, 1.0, (0.5, 2.0)),
+}
+PICTURES = {"latent_plane", "manifold", "samples", "reconstructions", "traversals", "interpolations"}
+
+
+def arrays_of(noise_scale: float, seed: int, latents: int = 2, shape=(8, 8, 1), labels: bool = True) -> dict:
+    """Random arrays with the names and shapes that evaluation gives them."""
+    generator = np.random.default_rng(seed)
+    classes = np.arange(40) % 4
+    corners = np.array([[0, 0], [0, 4], [4, 0], [4, 4]])[classes]
+    mean = generator.normal(size=(40, latents)) + np.pad(corners, ((0, 0), (0, max(0, latents - 2))))[:, :latents]
+    counts = {"images": 16, "reconstructions": 16, "samples": 64, "traversals": 9 * latents}
+    counts |= {"interpolations": 36} if labels else {}
+    counts |= {"plane": 400, "manifold": 225} if latents == 2 else {}
+    arrays = {name: generator.random((count, *shape), np.float32) for name, count in counts.items()}
+    if latents == 2:
+        axes = [np.linspace(low, high, 20) for low, high in zip(mean.min(axis=0), mean.max(axis=0), strict=True)]
+        arrays["plane_latents"] = np.array(list(itertools.product(axes[1][::-1], axes[0])))[:, ::-1]
+    rate = np.full(latents, 1.0 if noise_scale else np.inf)
+    arrays |= {"codes_mean": mean, "codes_std": np.full_like(mean, noise_scale), "rate_per_latent": rate}
+    return arrays | ({"labels": classes} if labels else {})
+
+
+def write_run(workdir, run: int, settings: dict, name: str, seed: int, **shape) -> dict:
+    """The arrays and metrics of one run; returns its row of results.csv."""
+    noise, weight, beta = settings.values()
+    generator = np.random.default_rng(run)
+    results.write_arrays(results.arrays_path(workdir, run), arrays_of(noise, seed, **shape))
+    metrics = {"run": run, "name": name, "seed": seed}
+    results.append_jsonl(workdir / "metrics.jsonl", [metrics | {"epoch": e, "train_mean_std": 0.9**e} for e in (1, 2, 3)])
+    row = {"run": run, "name": name, "seed": seed} | settings | {"mean_std": noise}
+    for prefix in ("", "train_"):
+        rate = math.inf if noise == 0 else 20.0 if beta == 0 else (2 + generator.random()) / beta
+        row |= {f"{prefix}distortion": 20 + beta + generator.random() + 20 * (weight == 0), f"{prefix}rate": rate}
+        row[f"{prefix}mse"] = generator.random()
+    return row
+
+
+def write_study(workdir, study: dict = STUDY, seeds: int = 2, **shape):
+    """A finished directory of a small study, with a baseline."""
+    rows: list = []
+    for seed, (name, (noise, weight, betas)) in itertools.product(range(seeds), study.items()):
+        for beta in betas:
+            settings = {"objective.noise_scale": noise, "objective.distortion_weight": weight, "objective.beta": beta}
+            rows.append(write_run(workdir, len(rows), settings, name, seed, **shape))
+    results.write_csv(workdir / "results.csv", [*rows, {"run": len(rows), "name": "pca", "mse": 0.1, "train_mse": 0.1}])
+    return workdir
+
+
+def drawn(workdir) -> set[str]:
+    """Draw, check the files, and return the names of the figures."""
+    paths = figures.draw(workdir)
+    assert sorted(paths) == sorted((workdir / "figures").glob("*"))
+    for path in paths:
+        height, width, _ = matplotlib.image.imread(path, format="png").shape
+        assert 100 <= height <= 2000 and 500 <= width <= 2000, path
+    return {path.stem for path in paths}
+
+
+def applicable(workdir) -> set[str]:
+    """The names of the figures that would be drawn; much quicker than drawing them."""
+    directory = figures.Directory(workdir)
+    return {name for name, function in figures.FIGURES.items() if function(directory) is not None}
+
+
+def test_draws_every_figure_of_a_study(tmp_path):
+    assert drawn(write_study(tmp_path)) == set(figures.FIGURES) - {"latents"}
+
+
+@pytest.mark.parametrize(
+    ("change", "names"),
+    [
+        ({"shape": (64,)}, {"latent_panels", "posterior_std"}),
+        ({"labels": False}, PICTURES - {"interpolations"} | {"posterior_std"}),
+        ({"latents": 3}, PICTURES - {"latent_plane", "manifold"} | {"posterior_std"}),
+        ({"shape": (6, 8, 3)}, PICTURES | {"latent_panels", "posterior_std"}),
+    ],
+    ids=["vectors", "no labels", "3 latents", "colours"],
+)
+def test_leaves_out_what_a_single_run_cannot_show(tmp_path, change, names):
+    assert applicable(write_study(tmp_path, {"vae": STUDY["vae"]}, seeds=1, **change)) == names
+
+
+def test_draws_a_single_autoencoder_and_needs_no_metrics(tmp_path):
+    write_study(tmp_path, {"ae": STUDY["ae"]}, seeds=1)
+    assert applicable(tmp_path) == PICTURES | {"latent_panels"}  # the std of a deterministic code has no meaning
+    (tmp_path / "metrics.jsonl").unlink()
+    assert applicable(tmp_path) == PICTURES | {"latent_panels"}
+
+
+def test_latents_figure_has_a_line_for_each_name(tmp_path):
+    rows = [
+        {
+            "run": run,
+            "name": name,
+            "seed": seed,
+            "model.latents": latents,
+            "mse": 1 / latents + seed,
+            "train_mse": 1 / latents,
+        }
+        for run, (latents, name, seed) in enumerate(itertools.product((1, 2, 4), ("linear_ae", "ae"), (0, 1)))
+    ]
+    rows += [{"run": 90 + k, "name": "pca", "model.latents": k, "mse": 1 / k, "train_mse": 1 / k} for k in (1, 2, 4)]
+    results.write_csv(tmp_path / "results.csv", rows)
+    assert drawn(tmp_path) == {"latents"}
+    axes = figures.latents(figures.Directory(tmp_path)).axes[0]
+    assert {text.get_text() for text in axes.get_legend().get_texts()} == {"linear_ae", "ae", "pca"}
+    line = next(bar for bar in axes.containers if bar.get_label() == "ae")
+    np.testing.assert_allclose(line.lines[0].get_ydata(), [1.5, 1.0, 0.75])  # means over the seeds
+
+
+def test_trade_off_shows_mean_and_standard_error_over_seeds(tmp_path):
+    directory = figures.Directory(write_study(tmp_path, seeds=3))
+    rows = results.read_csv(tmp_path / "results.csv")
+    for axes, prefix in zip(figures.trade_off(directory).axes, ("train_", ""), strict=True):
+        bars = {bar.get_label(): bar for bar in axes.containers}
+        # Every setting of finite rate, also where it lies out of view.
+        assert set(bars) == {"vae", "vae_no_kl", "kl_only", *(f"beta_vae, beta {beta:g}" for beta in STUDY["beta_vae"][2])}
+        for label, beta in (("vae", 1.0), ("beta_vae, beta 0.5", 0.5)):
+            runs = [row for row in rows if row["name"] == label.split(",")[0] and row["objective.beta"] == beta]
+            line, _, segments = bars[label].lines
+            for axis, column in enumerate(("rate", "distortion")):
+                mean, error = results.spread([row[prefix + column] for row in runs])
+                ends = segments[axis].get_segments()[0][:, axis]
+                np.testing.assert_allclose(float(line.get_data()[axis][0]), mean)
+                np.testing.assert_allclose(ends, [mean - error, mean + error])
+
+
+def test_trade_off_joins_betas_in_order_with_the_vae_among_them(tmp_path):
+    directory = figures.Directory(write_study(tmp_path))
+    axes = figures.trade_off(directory).axes[1]
+    bars = {bar.get_label(): bar.lines[0].get_xdata()[0] for bar in axes.containers}
+    order = ["beta_vae, beta 0.5", "vae", "beta_vae, beta 2"]
+    joined = [line.get_xdata() for line in axes.lines if len(line.get_xdata()) == len(order)]
+    np.testing.assert_array_equal(joined, [[bars[label] for label in order]])
+
+
+def test_trade_off_names_what_lies_out_of_view(tmp_path):
+    for axes in figures.trade_off(figures.Directory(write_study(tmp_path))).axes:
+        texts = [text.get_text() for text in axes.texts]
+        assert any(text.startswith("\N{UPWARDS ARROW} kl_only: ") for text in texts)
+        assert any(text.startswith("\N{RIGHTWARDS ARROW} vae_no_kl: rate 20.0") for text in texts)
+        assert any(text.startswith("ae: infinite rate") for text in texts)
+
+
+def test_a_name_has_one_color_in_every_figure(tmp_path):
+    study = STUDY | {"mine": (1.0, 1.0, (1.0,)), "other": (1.0, 1.0, (1.5,))}
+    directory = figures.Directory(write_study(tmp_path, study))
+    colors = {setting.name: setting.color for setting in directory.settings}
+    assert len(set(colors.values())) == len(colors)
+    assert all(colors[name] == color for name, color in figures.COLORS.items() if name in colors)
+    trade = figures.trade_off(directory).axes[0]
+    std = figures.posterior_std(directory).axes[0]
+    for name in ("vae", "kl_only", "mine"):
+        (bar,) = (bar for bar in trade.containers if bar.get_label() == name)
+        (line,) = (line for line in std.lines if line.get_label() == name)
+        assert bar.lines[0].get_color() == line.get_color() == colors[name]
+    (title,) = {axes.title.get_color() for axes in figures.samples(directory).axes if axes.get_title() == "vae"}
+    assert title == colors["vae"]
+
+
+def test_posterior_std_leaves_out_deterministic_codes(tmp_path):
+    axes = figures.posterior_std(figures.Directory(write_study(tmp_path))).axes[0]
+    labels = {line.get_label() for line in axes.lines}
+    assert "ae" not in labels and {"vae", "vae_no_kl", "kl_only", "beta_vae, beta 2"} <= labels
+
+
+def test_plane_lies_over_its_codes_with_the_largest_second_latent_on_top(tmp_path):
+    write_study(tmp_path, {"vae": STUDY["vae"]}, seeds=1)
+    path = results.arrays_path(tmp_path, 0)
+    arrays = results.read_arrays(path)
+    # Pictures as bright as their first latent is large, so that the picture shows its own axes.
+    first, second = np.unique(arrays["plane_latents"][:, 0]), np.unique(arrays["plane_latents"][:, 1])
+    level = (arrays["plane_latents"][:, 0] - first[0]) / np.ptp(first) / 2 + (
+        arrays["plane_latents"][:, 1] == second[-1]
+    ) / 2
+    arrays["plane"] = np.broadcast_to(level[:, None, None, None], (400, 8, 8, 1))
+    results.write_arrays(path, arrays)
+    _, right = figures.latent_plane(figures.Directory(tmp_path)).axes
+    image = right.images[0]
+    picture, (left, _, bottom, top) = np.asarray(image.get_array()), image.get_extent()
+    assert picture[4, 4] == 0.5 and picture[4, -4] == 1.0 and picture[-4, 4] == 0 and picture[-4, -4] == 0.5
+    half = (first[1] - first[0]) / 2, (second[1] - second[0]) / 2
+    np.testing.assert_allclose([left, bottom, top], [first[0] - half[0], second[0] - half[1], second[-1] + half[1]])
+
+
+def test_diverged_and_missing_runs_are_passed_over(tmp_path):
+    write_study(tmp_path)
+    rows = results.read_csv(tmp_path / "results.csv")
+    vae = [row for row in rows if row["name"] == "vae"]
+    vae[0] |= {"distortion": math.nan, "train_distortion": math.nan, "rate": math.nan, "train_rate": math.nan}
+    results.write_csv(tmp_path / "results.csv", rows)
+    path = results.arrays_path(tmp_path, vae[0]["run"])
+    results.write_arrays(path, {key: array * np.nan for key, array in results.read_arrays(path).items()})
+    for row in rows:
+        if row["name"] == "ae":
+            results.arrays_path(tmp_path, row["run"]).unlink()
+    directory = figures.Directory(tmp_path)
+    assert "without 1 diverged run" in figures.trade_off(directory).get_suptitle()
+    shown = {drawn.setting.name: drawn.row["seed"] for drawn in directory.having("plane")}
+    assert "ae" not in shown and shown["vae"] == 1 and shown["kl_only"] == 0
+    assert applicable(tmp_path) == set(figures.FIGURES) - {"latents"}
+
+
+def test_a_collapsed_model_alone_is_drawn(tmp_path):
+    write_study(tmp_path, {"kl_only": STUDY["kl_only"]}, seeds=1)
+    path = results.arrays_path(tmp_path, 0)
+    arrays = results.read_arrays(path)
+    arrays |= {"codes_mean": 0 * arrays["codes_mean"], "plane_latents": 0 * arrays["plane_latents"]}
+    results.write_arrays(path, arrays)
+    for function in (figures.latent_plane, figures.latent_panels):
+        function(figures.Directory(tmp_path)).savefig(tmp_path / "figure.png")
+
+
+def test_missing_or_damaged_files_are_the_users_mistake(tmp_path):
+    with pytest.raises(errors.UserError, match=r"results\.csv"):
+        figures.draw(tmp_path)
+    write_study(tmp_path, {"vae": STUDY["vae"]}, seeds=1)
+    results.arrays_path(tmp_path, 0).write_bytes(b"PK")
+    with pytest.raises(errors.UserError, match=r"run_0000\.npz"):
+        figures.draw(str(tmp_path))
+
+
+def test_draws_in_a_thread(tmp_path):
+    write_study(tmp_path, {"vae": STUDY["vae"]}, seeds=1)
+    threads = [threading.Thread(target=figures.samples, args=[figures.Directory(tmp_path)]) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert "matplotlib.pyplot" not in sys.modules
+
+
+def test_imports_neither_jax_nor_matplotlib():
+    code = "import sys, vae_jax.figures; print({'jax', 'matplotlib', 'flax'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"

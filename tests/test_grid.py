@@ -1,0 +1,417 @@
+"""A config and its sweeps become checked runs: order, types of values, every refusal, and what shares a program."""
+
+import dataclasses
+import functools
+
+import numpy as np
+import pytest
+
+from configs import base
+from vae_jax import data, errors, grid
+
+
+def runs_of(*sweeps, sweep=None, **fields):
+    """`expand` of the base config with `fields` changed (two underscores for a dot)."""
+    config = grid.flatten(base.get_config().to_dict())
+    config |= {name.replace("__", "."): value for name, value in fields.items()}
+    return grid.expand(config, sweep, [(key, grid.split_values(text)) for key, text in sweeps])
+
+
+def rows_of(*rows):
+    return lambda add: [add(row) for row in rows]
+
+
+def images(count=20, shape=(8, 8, 1), high=1.0, valid=False):
+    """A data set of noise, labelled in turn."""
+    pixels = np.linspace(0, high, count * int(np.prod(shape)), dtype=np.float32).reshape(count, *shape)
+    split = data.Split(pixels, np.arange(count) % 3)
+    splits = {"train": split, "test": split} | ({"valid": split} if valid else {})
+    return data.Dataset(splits, data.ImageSpec(shape, 1, False), 0)
+
+
+def refusal(*sweeps, **fields) -> str:
+    with pytest.raises(errors.UserError) as caught:
+        runs_of(*sweeps, **fields)
+    return str(caught.value)
+
+
+def refusal_for(dataset, **fields) -> str:
+    (run,) = runs_of(**{"train__batch_size": 10} | fields)
+    with pytest.raises(errors.UserError) as caught:
+        grid.specify(run, dataset)
+    return str(caught.value)
+
+
+# The grid and its order
+
+
+def test_no_sweep_is_a_grid_of_one():
+    (run,) = runs_of(seed=3)
+    assert run.name == "vae"
+    assert run.settings == {}
+    assert run.config == grid.flatten(base.get_config().to_dict()) | {"seed": 3}
+
+
+def test_sweeps_multiply_and_the_last_turns_fastest():
+    runs = runs_of(("objective.beta", "0.5,4"), ("seed", "2,0,1"))
+    assert [(run.config["objective.beta"], run.config["seed"]) for run in runs] == [
+        (0.5, 2), (0.5, 0), (0.5, 1), (4.0, 2), (4.0, 0), (4.0, 1),
+    ]  # fmt: skip
+
+
+def test_the_rows_of_the_config_come_first():
+    rows = rows_of({"name": "ae", "objective.beta": 0}, {"name": "vae", "objective.beta": 1})
+    runs = runs_of(("seed", "0,1"), sweep=rows)
+    assert [(run.name, run.config["objective.beta"], run.config["seed"]) for run in runs] == [
+        ("ae", 0.0, 0), ("ae", 0.0, 1), ("vae", 1.0, 0), ("vae", 1.0, 1),
+    ]  # fmt: skip
+
+
+def test_settings_are_the_swept_keys_of_all_rows_in_order_without_name_and_seed():
+    rows = rows_of({"seed": 1, "name": "a", "model.latents": 3}, {"objective.beta": 2})
+    first, second = runs_of(("optimizer.learning_rate", "0.01"), sweep=rows)
+    assert list(first.settings.items()) == [("model.latents", 3), ("objective.beta", 1.0), ("optimizer.learning_rate", 0.01)]
+    assert list(second.settings.items()) == [
+        ("model.latents", 2),
+        ("objective.beta", 2.0),
+        ("optimizer.learning_rate", 0.01),
+    ]
+
+
+def test_a_key_of_one_value_is_still_of_the_grid():
+    (run,) = runs_of(("objective.beta", "1"))
+    assert run.settings == {"objective.beta": 1.0}
+
+
+def test_a_sweep_that_adds_nothing_leaves_the_config():
+    (run,) = runs_of(sweep=rows_of())
+    assert run.settings == {}
+
+
+def test_a_run_knows_its_groups():
+    (run,) = runs_of(objective__beta=2.0)
+    assert run.group("objective")["beta"] == 2.0
+    assert run.group("train").keys() == {"epochs", "batch_size", "chunk_epochs", "checkpoint_every"}
+
+
+def test_flatten_keeps_order_and_makes_tuples():
+    assert list(grid.flatten({"b": {"y": [1, 2], "x": {"z": 1}}, "a": 0}).items()) == [
+        ("b.y", (1, 2)),
+        ("b.x.z", 1),
+        ("a", 0),
+    ]
+
+
+# Values
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "values"),
+    [
+        ("model.latents", "2,8", [2, 8]),
+        ("objective.beta", "0.25,1,1e2", [0.25, 1.0, 100.0]),
+        ("data.download", "true,False", [True, False]),
+        ("model.activation", "relu,tanh", ["relu", "tanh"]),
+        ("model.sigma", "0.5,learned", ["0.5", "learned"]),
+        ("model.hidden", "(64,32),(256,256)", [(64, 32), (256, 256)]),
+        ("model.hidden", "[64,32],8,(16,)", [(64, 32), (8,), (16,)]),
+        ("baselines", "(),pca", [(), ("pca",)]),
+    ],
+)
+def test_texts_are_read_by_the_type_of_their_field(key, text, values):
+    read = [run.config[key] for run in runs_of((key, text))]
+    assert read == values
+    assert [type(value) for value in read] == [type(value) for value in values]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "typed"),
+    [
+        ("objective.beta", 4, 4.0),
+        ("objective.beta", np.float32(0.5), 0.5),
+        ("model.sigma", 0.1, "0.1"),
+        ("model.hidden", [8, 4], (8, 4)),
+        ("model.hidden", 8, (8,)),
+        ("train.epochs", np.int64(3), 3),
+    ],
+)
+def test_python_values_too(key, value, typed):
+    (run,) = runs_of(sweep=rows_of({key: value}))
+    assert run.config[key] == typed
+    assert type(run.config[key]) is type(typed)
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "should"),
+    [
+        ("seed", "1.5", "a whole number"),
+        ("seed", "true", "a whole number"),
+        ("objective.beta", "two", "a number"),
+        ("objective.beta", "(1,2)", "a number"),
+        ("data.download", "yes", "true or false"),
+        ("model.hidden", "(8,x)", "a tuple like (64,64)"),
+        ("model.hidden", "(8,4.5)", "a tuple like (64,64)"),
+    ],
+)
+def test_a_value_of_another_type_is_refused(key, text, should):
+    assert refusal((key, text)) == f"{key}={text}: should be {should}"
+
+
+@pytest.mark.parametrize(("key", "value"), [("seed", 1.0), ("seed", True), ("objective.beta", True), ("name", True)])
+def test_a_python_value_of_another_type_is_refused(key, value):
+    with pytest.raises(errors.UserError, match=f"^{key}={value}: should be a"):
+        runs_of(sweep=rows_of({key: value}))
+
+
+def test_split_values():
+    assert grid.split_values("1,2") == ["1", "2"]
+    assert grid.split_values("(64,32),(256,256)") == ["(64,32)", "(256,256)"]
+    assert grid.split_values("[(1,2),3],4") == ["[(1,2),3]", "4"]
+    assert grid.split_values("1,,2,") == ["1", "2"]
+    assert grid.split_values("") == []
+
+
+# Names
+
+
+@pytest.mark.parametrize("name", ["beta", "objectve.beta", "objective.Beta"])
+def test_an_unknown_name_is_answered_with_the_nearest(name):
+    assert refusal((name, "1,2")).startswith(f"unknown config name {name!r}: did you mean objective.beta")
+
+
+def test_an_unknown_name_in_the_rows_of_the_config_or_in_the_config_itself():
+    with pytest.raises(errors.UserError, match=r"unknown config name 'latents': did you mean model\.latents"):
+        runs_of(sweep=rows_of({"latents": 2}))
+    assert refusal(train__epoch=3).startswith("unknown config name 'train.epoch': did you mean train.epochs")
+
+
+def test_a_field_that_is_missing():
+    config = base.get_config().to_dict()
+    del config["objective"]["beta"]
+    with pytest.raises(errors.UserError, match=r"the config has no objective\.beta: start from get_config\(\)"):
+        grid.expand(config)
+
+
+def test_a_key_given_twice():
+    twice = "--sweep=seed: seed is given twice; a study sets each name once"
+    assert refusal(("seed", "0,1"), ("seed", "2")) == twice
+    with pytest.raises(errors.UserError, match=twice):
+        runs_of(("seed", "0,1"), sweep=rows_of({"name": "a"}, {"seed": 1}))
+
+
+def test_two_equal_runs():
+    assert refusal(("objective.beta", "1,2,1.0")) == "two runs are equal: objective.beta=1; give each value once"
+    with pytest.raises(errors.UserError, match="two runs are equal: the config alone"):
+        runs_of(sweep=rows_of({}, {"seed": 0}))
+
+
+def test_an_empty_sweep():
+    assert refusal(("seed", "")) == "--sweep=seed: no values; should be seed=V1,V2,..."
+
+
+# Ranges
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("objective.beta", -0.1),
+        ("objective.beta", float("nan")),
+        ("objective.beta", float("inf")),
+        ("objective.noise_scale", -1.0),
+        ("objective.distortion_weight", -1.0),
+        ("seed", -1),
+        ("seed", 2**31),
+        ("model.latents", 0),
+        ("optimizer.learning_rate", 0.0),
+        ("optimizer.b1", 1.0),
+        ("optimizer.eps", 0.0),
+        ("train.epochs", 0),
+        ("train.batch_size", 0),
+        ("train.chunk_epochs", 0),
+        ("train.checkpoint_every", -1),
+        ("data.valid_fraction", 1.0),
+        ("data.valid_fraction", -0.1),
+        ("eval.samples", 0),
+        ("eval.batch_size", 0),
+        ("eval.decoded", 1),
+    ],
+)
+def test_out_of_range(field, value):
+    assert refusal(**{field.replace(".", "__"): value}).startswith(f"{field}={value}: should be ")
+
+
+def test_a_range_says_its_bounds():
+    assert refusal(train__epochs=0) == "train.epochs=0: should be from 1 to 1e+07"
+    assert refusal(optimizer__learning_rate=0.0) == "optimizer.learning_rate=0.0: should be above 0 and at most 1e+06"
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "known"),
+    [
+        ("data.binarize", "sometimes", "none, threshold, static, dynamic"),
+        ("model.encoder", "lstm", "mlp, conv, linear"),
+        ("model.decoder", "lstm", "mlp, conv, linear"),
+        ("model.likelihood", "laplace", "bernoulli, gaussian"),
+        ("model.prior", "uniform", "normal"),
+        ("optimizer.schedule", "steps", "constant, linear, cosine"),
+    ],
+)
+def test_a_choice_lists_what_there_is(field, value, known):
+    message = refusal(**{field.replace(".", "__"): value})
+    assert message.startswith(f"{field}={value}: should be one of ")
+    assert set(known.split(", ")) <= set(message.rpartition("one of ")[2].split(", "))
+
+
+def test_widths_and_baselines():
+    assert refusal(model__hidden=(8, 0)) == "model.hidden=(8, 0): each width should be from 1 to 100000"
+    assert refusal(baselines=("pcca",)).endswith("should be of pca")
+    assert refusal(name="  ").startswith("name=")
+
+
+def test_no_noise_needs_no_rate():
+    message = refusal(objective__noise_scale=0.0, objective__beta=2.0)
+    assert message.startswith("objective.noise_scale=0 with objective.beta=2: a deterministic code has infinite rate")
+    (run,) = runs_of(objective__noise_scale=0.0, objective__beta=0.0)
+    assert run.config["objective.noise_scale"] == 0.0
+
+
+@pytest.mark.parametrize("sigma", ["", "0", "-1", "1e-9", "nan", "inf", "learnt", "pixel by pixel"])
+def test_a_sigma_that_is_none(sigma):
+    message = refusal(model__likelihood="gaussian", model__sigma=sigma)
+    assert message.startswith(f"model.sigma={sigma}: should be learned")
+    assert message.endswith("or a number from 0.001 to 1e+06")
+
+
+def test_sigma_is_not_read_where_the_likelihood_has_none():
+    (run,) = runs_of(model__likelihood="bernoulli", model__sigma="whatever")
+    spec, hyperparams = grid.specify(run, images(200))
+    assert spec.model.sigma == ""
+    assert hyperparams.sigma == 1.0
+
+
+# Rules that need the data
+
+
+def test_a_batch_larger_than_the_data():
+    assert refusal_for(images(9)) == "train.batch_size=10: should be at most 9, the number of training images"
+    (run,) = runs_of(train__batch_size=10)
+    assert grid.specify(run, images(10))[0].steps_per_epoch == 1
+
+
+def test_bernoulli_needs_values_between_0_and_1():
+    message = refusal_for(images(high=1.5))
+    assert message.startswith("model.likelihood=bernoulli needs values in [0, 1]: train has [0, 1.5]")
+    (run,) = runs_of(train__batch_size=10, model__likelihood="gaussian")
+    grid.specify(run, images(high=1.5))
+
+
+def test_bernoulli_looks_at_every_split():
+    good, bad = images(), images(high=-0.5)
+    mixed = dataclasses.replace(good, splits=good.splits | {"test": bad.splits["test"]})
+    assert refusal_for(mixed).startswith("model.likelihood=bernoulli needs values in [0, 1]: test has [-0.5, 0]")
+
+
+@pytest.mark.parametrize("shape", [(8, 9, 1), (7, 7, 1), (64,)])
+@pytest.mark.parametrize("network", ["model__encoder", "model__decoder"])
+def test_conv_needs_square_images_from_8x8(shape, network):
+    message = refusal_for(images(shape=shape), **{network: "conv"})
+    assert message.endswith(f"needs square images from 8x8 up: these have shape {shape}")
+
+
+@pytest.mark.parametrize("hidden", [(8,), (2, 2, 2, 2, 8)])
+def test_conv_needs_as_many_layers_as_the_image_can_be_halved(hidden):
+    message = refusal_for(images(), model__encoder="conv", model__hidden=hidden)
+    assert message.startswith(f"model.hidden={hidden}: conv takes channels of 1 to 3 convolutions")
+
+
+def test_learned_sigma_needs_fewer_latents_than_pixels():
+    learned = {"model__likelihood": "gaussian", "model__sigma": "learned"}
+    message = refusal_for(images(shape=(4,)), model__latents=4, **learned)
+    assert message.startswith("model.latents=4 with model.sigma=learned: should be below 4, the number of pixels")
+    (run,) = runs_of(train__batch_size=10, model__latents=3, **learned)
+    assert grid.specify(run, images(shape=(4,)))[0].model.sigma == "learned"
+
+
+# What shares a program
+
+
+def specs_of(*sweeps, **fields):
+    return [grid.specify(run, images()) for run in runs_of(*sweeps, **{"train__batch_size": 10} | fields)]
+
+
+@pytest.mark.parametrize(
+    "sweep",
+    [
+        ("seed", "0,1"),
+        ("objective.beta", "0,4"),
+        ("objective.distortion_weight", "0,1"),
+        ("objective.noise_scale", "0.5,1"),
+        ("optimizer.learning_rate", "0.1,0.01"),
+        ("name", "a,b"),
+    ],
+)
+def test_traced_fields_share_a_program(sweep):
+    (one, _), (other, _) = specs_of(sweep)
+    assert one == other
+    assert hash(one) == hash(other)
+
+
+@pytest.mark.parametrize(
+    "sweep",
+    [
+        ("model.latents", "2,3"),
+        ("model.hidden", "(8,),(9,)"),
+        ("model.encoder", "mlp,linear"),
+        ("model.activation", "tanh,relu"),
+        ("model.likelihood", "bernoulli,gaussian"),
+        ("train.batch_size", "5,10"),
+        ("train.epochs", "1,2"),
+        ("optimizer.schedule", "constant,cosine"),
+        ("optimizer.b1", "0.5,0.9"),
+    ],
+)
+def test_static_fields_do_not(sweep):
+    (one, _), (other, _) = specs_of(sweep)
+    assert one != other
+
+
+def test_a_number_for_sigma_is_traced_and_a_kind_is_not():
+    (a, ours), (b, theirs), (c, _) = specs_of(("model.sigma", "0.5,2,learned"), model__likelihood="gaussian")
+    assert a == b != c
+    assert (ours.sigma, theirs.sigma) == (0.5, 2.0)
+
+
+def test_hyperparams_are_the_numbers_of_the_config():
+    ((_, hyperparams),) = specs_of(
+        seed=7, objective__beta=3.0, objective__distortion_weight=0.5, optimizer__learning_rate=0.25
+    )
+    assert hyperparams.seed == 7
+    assert hyperparams.seed.dtype == np.int32
+    assert hyperparams.learning_rate == 0.25
+    weights = hyperparams.objective
+    assert (weights.noise_scale, weights.distortion_weight, weights.beta) == (1.0, 0.5, 3.0)
+
+
+def test_group_keeps_the_order_and_loads_each_data_set_once():
+    asked = []
+
+    @functools.cache
+    def loaded(source):
+        asked.append(dict(source)["seed"])
+        return images()
+
+    # One batch size for each data seed: the two groups take turns.
+    runs = runs_of(("seed", "0,1"), ("data.seed", "5,6"), train__batch_size=10)
+    groups = grid.group(runs, loaded)
+    assert [[number for number, _ in members] for members in groups.values()] == [[0, 2], [1, 3]]
+    assert [[int(hyperparams.seed) for _, hyperparams in members] for members in groups.values()] == [[0, 1], [0, 1]]
+    assert asked == [5, 6]
+
+
+@pytest.mark.parametrize(
+    "sweep", [("eval.samples", "1,2"), ("train.chunk_epochs", "1,2"), ("train.checkpoint_every", "0,2")]
+)
+def test_what_is_looked_at_otherwise_is_grouped_apart(sweep):
+    groups = grid.group(runs_of(sweep, train__batch_size=10), lambda source: images())
+    assert len(groups) == 2

@@ -1,0 +1,178 @@
+"""q(z | x), the draw from it, and what the VAE returns."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats
+from jax import random
+
+from vae_jax import likelihoods, priors
+from vae_jax.model import NORMALIZE, VAE, ModelSpec, Posterior, reparameterize
+
+EPS = np.finfo(np.float32).eps
+RANDOM = np.random.default_rng(0)
+SPEC = ModelSpec(
+    shape=(2, 3, 1),
+    latents=2,
+    encoder="mlp",
+    decoder="mlp",
+    hidden=(4,),
+    activation="tanh",
+    likelihood="gaussian",
+    sigma="fixed",
+    prior="normal",
+    normalize="none",
+)
+
+
+def normals(*shape: int) -> jax.Array:
+    return jnp.asarray(RANDOM.normal(size=shape), jnp.float32)
+
+
+POSTERIOR = Posterior(jnp.array([[0.5, -1.0, 3.0]]), jnp.array([[0.0, -2.0, 1.5]]))
+
+
+def test_log_var_is_the_logarithm_of_the_variance():
+    # Of the variance, not of the standard deviation: at log 9 the standard deviation is 3.
+    posterior = Posterior(jnp.zeros((1, 1)), jnp.full((1, 1), np.log(9.0), jnp.float32))
+    np.testing.assert_allclose(posterior.std, [[3]], rtol=4 * EPS)
+    np.testing.assert_allclose(posterior.log_prob(jnp.ones((1, 1))), [scipy.stats.norm.logpdf(1, 0, 3)], rtol=8 * EPS)
+
+
+def test_log_prob_against_scipy():
+    mean, log_var, z = normals(6, 3), normals(6, 3), normals(6, 3)
+    per_latent = scipy.stats.norm.logpdf(z, mean, np.exp(0.5 * np.asarray(log_var, float)))
+    # Three terms of a few parts, each rounded a few times.
+    bound = 8 * EPS * (1 + np.abs(per_latent)).sum(axis=1)
+    assert np.all(np.abs(Posterior(mean, log_var).log_prob(z) - per_latent.sum(axis=1)) < bound)
+
+
+@pytest.mark.parametrize("noise_scale", [1.0, 0.3])
+def test_moments_of_the_draw(noise_scale):
+    n = 50_000
+    many = jax.tree.map(lambda leaf: jnp.tile(leaf, (n, 1)), POSTERIOR)
+    z = np.asarray(reparameterize(random.key(0), many, noise_scale), float)
+    std = noise_scale * np.exp(0.5 * np.asarray(POSTERIOR.log_var[0], float))
+    assert np.all(np.abs(z.mean(axis=0) - np.asarray(POSTERIOR.mean[0])) < 5 * std / np.sqrt(n))
+    # Relative standard error of a standard deviation of normals: 1 / sqrt(2 n).
+    assert np.all(np.abs(z.std(axis=0) / std - 1) < 5 / np.sqrt(2 * n))
+    correlation = np.corrcoef(z.T) - np.eye(3)
+    assert np.abs(correlation).max() < 5 / np.sqrt(n)
+
+
+def test_without_noise_the_draw_is_the_mean():
+    np.testing.assert_array_equal(reparameterize(random.key(0), POSTERIOR, 0.0), POSTERIOR.mean)
+
+
+def test_the_key_decides():
+    first, again, other = (reparameterize(random.key(seed), POSTERIOR) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first, again)
+    assert np.all(first != other)
+
+
+@pytest.mark.parametrize("noise_scale", [0.0, 0.7, 1.0])
+def test_gradient_of_the_draw(noise_scale):
+    key = random.key(3)
+    jacobian = jax.jacobian(lambda posterior: reparameterize(key, posterior, noise_scale)[0])(POSTERIOR)
+    eps = random.normal(key, (1, 3))
+    np.testing.assert_array_equal(jacobian.mean[:, 0], np.eye(3))
+    expected = np.diag((0.5 * noise_scale * POSTERIOR.std * eps)[0])
+    np.testing.assert_allclose(jacobian.log_var[:, 0], expected, rtol=4 * EPS)
+
+
+@pytest.mark.parametrize("noise_scale", [0.3, 1.0, 2.0])
+def test_scaled_is_the_distribution_of_the_draw(noise_scale):
+    scaled = POSTERIOR.scaled(noise_scale)
+    np.testing.assert_allclose(scaled.std, noise_scale * POSTERIOR.std, rtol=4 * EPS)
+    draws = (reparameterize(random.key(0), *args) for args in ((scaled,), (POSTERIOR, noise_scale)))
+    np.testing.assert_allclose(*draws, rtol=8 * EPS)
+
+
+def test_scaled_to_a_point():
+    point = POSTERIOR.scaled(0.0)
+    np.testing.assert_array_equal(point.log_var, np.full((1, 3), -np.inf))
+    np.testing.assert_array_equal(point.std, 0)
+    np.testing.assert_array_equal(reparameterize(random.key(0), point), POSTERIOR.mean)
+
+
+def filled(spec: ModelSpec) -> dict:
+    """Variables of a VAE without its `init`, whose draws take seconds to compile."""
+    shapes = jax.eval_shape(VAE(spec).init, random.key(0), jnp.zeros((1, *spec.shape)))
+    variables = jax.tree.map(lambda leaf: normals(*leaf.shape), shapes)
+    if "statistics" in variables:
+        variables["statistics"] = {"mean": jnp.full(spec.shape, 0.25), "std": jnp.full(spec.shape, 0.5)}
+    return variables
+
+
+def test_encode_and_decode():
+    vae, x = VAE(SPEC).bind(filled(SPEC)), normals(5, 2, 3, 1)
+    posterior = vae.encode(x)
+    assert isinstance(posterior, Posterior)
+    assert posterior.mean.shape == posterior.log_var.shape == (5, 2)
+    likelihood = vae.decode(posterior.mean)
+    assert isinstance(likelihood, likelihoods.Gaussian)
+    assert likelihood.mean.shape == x.shape
+    assert vae.prior() == priors.Normal(2)
+    np.testing.assert_array_equal(vae(x).mean, likelihood.mean)  # one pass, at the mean code
+
+
+def test_nothing_is_drawn_inside():
+    vae, x = VAE(SPEC).bind(filled(SPEC)), normals(5, 2, 3, 1)
+    program = str(jax.make_jaxpr(lambda x: vae.decode(vae.encode(x).mean).mean)(x))
+    assert "random" not in program
+    assert "threefry" not in program
+
+
+def test_hidden_widths_are_mirrored():
+    spec = dataclasses.replace(SPEC, hidden=(7, 5))
+    params = filled(spec)["params"]
+    assert [params["encoder"][f"Dense_{i}"]["kernel"].shape for i in range(3)] == [(6, 7), (7, 5), (5, 4)]
+    assert [params["decoder"][f"Dense_{i}"]["kernel"].shape for i in range(3)] == [(2, 5), (5, 7), (7, 6)]
+
+
+def test_a_fixed_sigma_is_an_argument():
+    variables = filled(SPEC)
+    assert set(variables["params"]) == {"encoder", "decoder"}
+    vae = VAE(SPEC).bind(variables)
+    for sigma in (0.1, 2.0):
+        np.testing.assert_allclose(vae.decode(jnp.zeros((1, 2)), sigma).log_sigma, np.log(sigma), rtol=2 * EPS)
+
+
+def test_a_learned_sigma_is_a_parameter():
+    spec = dataclasses.replace(SPEC, sigma="learned")
+    variables = filled(spec)
+    raw = variables["params"]["raw_log_sigma"]
+    assert raw.shape == ()
+
+    def log_sigma(params, sigma):
+        return VAE(spec).bind(variables | {"params": params}).decode(jnp.zeros((1, 2)), sigma).log_sigma
+
+    params = variables["params"]
+    assert log_sigma(params, 0.1) == log_sigma(params, 7.0) == likelihoods.floored(raw)
+    gradient = jax.grad(log_sigma)(params, 0.1)
+    assert gradient["raw_log_sigma"] > 0
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves((gradient["encoder"], gradient["decoder"])))
+
+
+@pytest.mark.parametrize("likelihood", likelihoods.LIKELIHOODS)
+@pytest.mark.parametrize("normalize", NORMALIZE)
+def test_normalised_networks_see_and_say_less_the_mean(likelihood, normalize):
+    plain = dataclasses.replace(SPEC, likelihood=likelihood, normalize="none")
+    spec = dataclasses.replace(plain, normalize=normalize)
+    variables = filled(spec)
+    mean, std = {"none": (0, 1), "center": (0.25, 1), "standardize": (0.25, 0.5)}[normalize]
+    assert ("statistics" in variables) == (normalize != "none")
+    inner, vae = VAE(plain).bind({"params": variables["params"]}), VAE(spec).bind(variables)
+    x, z = normals(3, 2, 3, 1), normals(3, 2)
+    expected = inner.encode((x - jnp.float32(mean)) / jnp.float32(std))
+    np.testing.assert_allclose(vae.encode(x).mean, expected.mean, atol=8 * EPS)
+    np.testing.assert_allclose(vae.encode(x).log_var, expected.log_var, atol=8 * EPS)
+
+    def output(likelihood):
+        return likelihood.logits if hasattr(likelihood, "logits") else likelihood.mean
+
+    offset = 0 if normalize == "none" else likelihoods.OFFSETS[likelihood](jnp.float32(mean))
+    np.testing.assert_allclose(output(vae.decode(z)), std * output(inner.decode(z)) + offset, atol=8 * EPS)

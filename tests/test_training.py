@@ -1,0 +1,337 @@
+"""One run's program: its steps by hand, its epochs and keys, and the same bits however runs are grouped and chunked."""
+
+import dataclasses
+import functools
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax import random
+from sklearn.datasets import load_digits
+
+from vae_jax import data, keys, objectives, runs, training
+from vae_jax.model import ModelSpec
+
+EPS = np.finfo(np.float32).eps
+PIXELS = load_digits().images.astype(np.uint8)[..., None]
+SPLITS = {"train": PIXELS[:150], "valid": PIXELS[150:200].astype(np.float32) / 16}
+MODEL = ModelSpec(
+    shape=(8, 8, 1),
+    latents=2,
+    encoder="mlp",
+    decoder="mlp",
+    hidden=(8,),
+    activation="tanh",
+    likelihood="bernoulli",
+    sigma="",
+    prior="normal",
+    normalize="none",
+)
+# Two steps an epoch, 22 images left over.
+SPEC = training.RunSpec(
+    model=MODEL,
+    images=data.ImageSpec((8, 8, 1), 16, dynamic=False),
+    train_size=150,
+    importance_samples=1,
+    batch_size=64,
+    epochs=4,
+    schedule="cosine",
+    b1=0.9,
+    b2=0.999,
+    eps=1e-8,
+)
+
+
+def hyperparams(seed=0, learning_rate=1e-2, beta=1.0, noise_scale=1.0) -> training.Hyperparams:
+    weights = objectives.Weights(*map(np.float32, (noise_scale, 1.0, beta)))
+    return training.Hyperparams(np.int32(seed), np.float32(learning_rate), np.float32(1), weights)
+
+
+GRID = runs.stack([hyperparams(), hyperparams(beta=4), hyperparams(1), hyperparams(2, 1e-3), hyperparams(3, 0.1, 0, 0)])
+
+
+@functools.cache
+def compiled(count: int, devices: int):
+    """`advance` of so many runs, compiled once for all tests."""
+    mesh = runs.mesh(devices)
+    advance = runs.over_runs(training.make_program(SPEC).advance, mesh, mapped=2)
+    many = runs.take(GRID, np.zeros(count, int))
+    return advance.lower(initial(many), many, SPLITS, np.int32(1)).compile()
+
+
+@functools.cache
+def compiled_init():
+    return runs.over_runs(training.make_program(SPEC).init, runs.mesh(1))
+
+
+def initial(many: training.Hyperparams) -> training.TrainState:
+    """The states of up to eight runs before the first step, on the host."""
+    count = len(many.seed)
+    return runs.take(jax.device_get(compiled_init()(runs.pad(many, 8), {})), slice(count))
+
+
+def train(many: training.Hyperparams, chunks=(4,), devices: int = 1):
+    """Train on the host's behalf: the last state, and the metrics of each chunk."""
+    count = len(many.seed)
+    many = runs.pad(many, devices)
+    state, found = initial(many), []
+    for epochs in chunks:
+        state, metrics = jax.device_get(compiled(len(many.seed), devices)(state, many, SPLITS, np.int32(epochs)))
+        found.append(runs.take(metrics, slice(count)))
+    return runs.take(state, slice(count)), found
+
+
+@functools.cache
+def trained():
+    """The grid of five, in one chunk of four epochs, on one device."""
+    return train(GRID)
+
+
+@functools.cache
+def step(schedule="constant", eps=1e-8):
+    return jax.jit(training.make_program(dataclasses.replace(SPEC, schedule=schedule, eps=eps)).step)
+
+
+def state_of(seed: int = 0) -> training.TrainState:
+    return jax.tree.map(jnp.asarray, runs.take(initial(runs.stack([hyperparams(seed)])), 0))
+
+
+def assert_same(actual, expected):
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(actual), jax.device_get(expected))
+
+
+def test_steps_per_epoch_are_whole_batches():
+    assert SPEC.steps_per_epoch == 2
+
+
+def test_one_chunk_or_four():
+    (state, (whole,)), (again, each) = trained(), train(GRID, (1, 1, 1, 1))
+    assert_same(again, state)
+    assert np.all(state.step == 8)
+    # Sums of the chunks in the order of the program, in float32.
+    total = functools.reduce(functools.partial(jax.tree.map, np.add), [chunk["train"] for chunk in each])
+    assert_same(jax.tree.map(lambda value: value / np.float32(4), total), whole["train"])
+    assert_same(each[-1]["valid"], whole["valid"])
+
+
+@pytest.mark.parametrize("devices", [2, 8])
+def test_the_same_bits_on_any_devices(devices):
+    assert_same(train(GRID, devices=devices), trained())
+
+
+def test_the_same_bits_alone():
+    for index in (0, 4):
+        alone = train(runs.take(GRID, slice(index, index + 1)))
+        assert_same(runs.take(alone[0], 0), runs.take(trained()[0], index))
+        assert_same(runs.take(alone[1][0], 0), runs.take(trained()[1][0], index))
+
+
+def test_runs_of_a_seed_start_and_walk_alike():
+    state, (chunk,) = train(GRID, (1,))
+    start = initial(GRID).params
+    assert_same(runs.take(start, 0), runs.take(start, 1))  # beta 1 and 4
+    kernel = start["encoder"]["Dense_0"]["kernel"]
+    assert len(np.unique(kernel[:, 0, 0])) == 4  # seeds 0, 0, 1, 2, 3
+    # The first batch and its noise are the same, so the first step's distortion is: see one step of each.
+    x = jnp.asarray(SPLITS["valid"])
+    first, other = (step()(state_of(), hyperparams(beta=beta), x)[1] for beta in (1, 4))
+    assert first.distortion == other.distortion
+    assert first.rate == other.rate
+    np.testing.assert_allclose(other.loss, other.distortion + 4 * other.rate, rtol=2 * EPS)
+    assert np.all(state.diverged_at == -1)
+    assert chunk["train"].loss[0] != chunk["train"].loss[1]
+
+
+def test_training_lowers_the_loss():
+    # Of the VAE; in nats: from 64 log 2 = 44 at the start to about 32 after eight steps.
+    _, each = train(GRID, (1, 1, 1, 1))
+    assert each[3]["valid"].loss[0] < each[0]["valid"].loss[0] - 2
+    assert 40 < each[0]["train"].loss[0] < 50
+
+
+def network(params, x, eps):
+    """The two networks of the spec and the two terms, written out: (distortion, rate) per image."""
+    encoder, decoder = params["encoder"], params["decoder"]
+
+    def dense(layer, inputs):
+        return inputs @ layer["kernel"] + layer["bias"][None]
+
+    x = x.reshape(len(x), 64)
+    mean, log_var = jnp.split(dense(encoder["Dense_1"], jnp.tanh(dense(encoder["Dense_0"], x))), 2, axis=1)
+    z = mean + jnp.sqrt(jnp.exp(log_var)) * eps
+    logits = dense(decoder["Dense_1"], jnp.tanh(dense(decoder["Dense_0"], z)))
+    p = 1 / (1 + jnp.exp(-logits))
+    distortion = -jnp.sum(x * jnp.log(p) + (1 - x) * jnp.log(1 - p), axis=1)
+    return distortion, 0.5 * jnp.sum(jnp.exp(log_var) + mean**2 - 1 - log_var, axis=1)
+
+
+def test_steps_by_hand():
+    """Three steps of Adam on a loss written out here, with the noise of each step's key."""
+    beta, rate, seed = 4.0, 1e-2, 3
+    # With this eps the update is smooth in the gradient, so that float32 errors of the gradient stay float32 errors.
+    program, adam = step(eps=1e-2), optax.adam(rate, eps=1e-2)
+    state = state_of(seed)
+    params, opt_state = state.params, adam.init(state.params)
+
+    @jax.jit
+    def reference(params, x, eps):
+        def loss(params):
+            distortion, rate = network(params, x, eps)
+            return jnp.mean(distortion + beta * rate), (jnp.mean(distortion), jnp.mean(rate))
+
+        return jax.value_and_grad(loss, has_aux=True)(params)
+
+    for number in range(3):
+        x = jnp.asarray(PIXELS[64 * number : 64 * number + 64] / np.float32(16))
+        noise = random.normal(keys.at(keys.stream(seed, keys.Stream.NOISE), number), (64, 2))
+        (loss, (distortion, kl)), grads = reference(params, x, noise)
+        with jax.numpy_dtype_promotion("standard"):
+            updates, opt_state = adam.update(grads, opt_state, params)
+        params = optax.apply_updates(params, updates)
+        state, metrics = program(state, hyperparams(seed, rate, beta), x)
+        # Sums over 64 pixels and 64 images, and logarithms of p and 1 - p: some ten roundings of the whole.
+        np.testing.assert_allclose(metrics.loss, loss, rtol=10 * EPS)
+        np.testing.assert_allclose(metrics.distortion, distortion, rtol=10 * EPS)
+        np.testing.assert_allclose(metrics.rate, kl, rtol=100 * EPS)  # the usual form cancels where expm1 does not
+    assert state.step == 3
+    for mine, theirs in zip(*map(jax.tree.leaves, (state.params, params)), strict=True):
+        # Each of three updates is at most the rate, and off by some 100 eps of it.
+        np.testing.assert_allclose(mine, theirs, rtol=4 * EPS, atol=3 * rate * 100 * EPS)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "factor"),
+    [("linear", lambda t: 1 - t), ("cosine", lambda t: (1 + np.cos(np.pi * t)) / 2), ("constant", lambda t: 1.0)],
+)
+def test_learning_rate_decays(schedule, factor):
+    progress = np.linspace(0, 1, 9, dtype=np.float32)
+    found = training.DECAYS[schedule](jnp.asarray(progress))
+    np.testing.assert_allclose(found, [factor(float(t)) for t in progress], atol=2 * EPS)
+
+
+def test_decay_reaches_the_parameters():
+    # 8 steps in all. With a learning rate of 1 the movement is not lost in the rounding of the parameters.
+    def moved(schedule, number):
+        start = state_of().replace(step=jnp.int32(number))
+        end, _ = step(schedule)(start, hyperparams(learning_rate=1.0), jnp.asarray(SPLITS["valid"]))
+        return np.concatenate(
+            [np.ravel(a - b) for a, b in zip(*map(jax.tree.leaves, (end.params, start.params)), strict=True)]
+        )
+
+    for number, factor in ((0, 1.0), (4, 0.5), (6, (1 + np.cos(0.75 * np.pi)) / 2), (8, 0.0)):
+        np.testing.assert_allclose(moved("cosine", number), factor * moved("constant", number), atol=4 * EPS)
+
+
+@pytest.fixture
+def seen(monkeypatch):
+    """The batches that are prepared, in a list, also inside compiled loops."""
+    found, prepare = [], data.prepare
+
+    def recording(pixels, spec, key):
+        jax.debug.callback(lambda batch: found.append(np.array(batch)), pixels, ordered=True)
+        return prepare(pixels, spec, key)
+
+    monkeypatch.setattr(data, "prepare", recording)
+    return found
+
+
+def test_each_epoch_has_an_order_of_its_own(seen):
+    size, epochs = 70, 3
+    images = data.ImageSpec((1, 1, 1), 255, dynamic=False)
+    model = dataclasses.replace(MODEL, shape=(1, 1, 1), hidden=())
+    spec = dataclasses.replace(SPEC, model=model, images=images, train_size=size, batch_size=35)
+    program = training.make_program(spec)
+    # Each image's pixel is its number.
+    splits = {"train": jnp.arange(size, dtype=jnp.uint8).reshape(size, 1, 1, 1)}
+    advance, init = jax.jit(program.advance), jax.jit(program.init)
+
+    def orders(seed, beta) -> np.ndarray:
+        seen.clear()
+        many = hyperparams(seed, beta=beta)
+        jax.block_until_ready(advance(init(many, {}), many, splits, np.int32(epochs)))
+        jax.effects_barrier()
+        return np.array(seen).reshape(epochs, size)
+
+    first, again, other = orders(0, 1.0), orders(0, 4.0), orders(1, 1.0)
+    for order in (*first, *other):
+        np.testing.assert_array_equal(np.sort(order), np.arange(size))
+    distinct = {order.tobytes() for order in (*first, *other, np.arange(size, dtype=np.uint8))}
+    assert len(distinct) == 2 * epochs + 1
+    np.testing.assert_array_equal(first, again)
+
+
+def test_one_trace_for_all_lengths_and_hyperparams():
+    program, traces = training.make_program(SPEC), []
+
+    def counted(*args):
+        traces.append(1)
+        return program.advance(*args)
+
+    advance = runs.over_runs(counted, runs.mesh(1), mapped=2)
+    for length in (1, 2, 3):
+        many = runs.stack([hyperparams(length, 10.0**-length, length, 1)])
+        advance(initial(many), many, SPLITS, np.int32(length))
+        assert len(traces) == 1
+    assert advance._cache_size() == 1
+
+
+def test_the_compiled_program_holds_no_collective():
+    text = compiled(8, 8).as_text()
+    assert "while" in text
+    assert not re.findall(r"all-reduce|all-gather|all-to-all|collective-permute|collective-broadcast|reduce-scatter", text)
+
+
+def test_a_diverged_run_stands_still():
+    # Adam moves each parameter by about the learning rate: finite, but the next step's loss is not.
+    wild = runs.stack(
+        [hyperparams(), hyperparams(beta=4), hyperparams(1, 1e30), hyperparams(2, 1e-3), hyperparams(3, 0.1, 0, 0)]
+    )
+    (one, _), (all_four, (chunk,)) = train(wild, (1,)), train(wild)
+    assert all_four.diverged_at.tolist() == [-1, -1, 1, -1, -1]
+    assert all_four.step.tolist() == [8] * 5  # the clock goes on
+    assert not np.isfinite(chunk["train"].loss[2])
+    for leaf in jax.tree.leaves((all_four.params, all_four.opt_state)):
+        assert np.isfinite(leaf).all()
+    # What it was after the only good step, however long it goes on.
+    assert_same(runs.take(all_four.params, 2), runs.take(one.params, 2))
+    assert_same(runs.take(all_four.opt_state, 2), runs.take(one.opt_state, 2))
+    assert runs.take(all_four.opt_state, 2).count == 1
+    assert np.abs(runs.take(all_four.params, 2)["decoder"]["Dense_1"]["kernel"]).max() > 1e29
+    # Nobody else noticed.
+    others = np.array([0, 1, 3, 4])
+    assert_same(runs.take(all_four, others), runs.take(trained()[0], others))
+    assert_same(runs.take(chunk, others), runs.take(trained()[1][0], others))
+
+
+def test_no_nan_reaches_the_parameters():
+    x = jnp.asarray(SPLITS["valid"])
+    good, _ = step()(state_of(), hyperparams(), x)
+    bad, metrics = step()(good, hyperparams(), x.at[3, 2, 1].set(jnp.nan))
+    assert np.isnan(metrics.loss)
+    assert bad.diverged_at == 1
+    assert bad.step == 2
+    assert_same((bad.params, bad.opt_state), (good.params, good.opt_state))
+    # It never comes back, and the first bad step stays the first.
+    after, _ = step()(bad, hyperparams(), x)
+    assert_same(after, bad.replace(step=3))
+    worse, _ = step()(after, hyperparams(), x * jnp.nan)
+    assert_same(worse, bad.replace(step=4))
+
+
+def test_valid_metrics_are_those_of_the_valid_split():
+    program = training.make_program(SPEC)
+    start = state_of()
+    shapes = jax.eval_shape(program.advance, start, hyperparams(), {"train": SPLITS["train"]}, np.int32(1))[1]
+    assert set(shapes) == {"train"}
+    state, (chunk,) = train(runs.take(GRID, slice(0, 1)))
+    assert set(chunk) == {"train", "valid"}
+    # At the end of the chunk, with a key of their own stream.
+    noise = random.normal(keys.at(keys.stream(0, keys.Stream.VALID), 8), (50, 2))
+    distortion, rate = jax.jit(network)(runs.take(state, 0).params, SPLITS["valid"], noise)
+    valid = runs.take(chunk["valid"], 0)
+    np.testing.assert_allclose(valid.distortion, distortion.mean(), rtol=10 * EPS)
+    np.testing.assert_allclose(valid.rate, rate.mean(), rtol=100 * EPS)
+    np.testing.assert_allclose(valid.loss, (distortion + rate).mean(), rtol=10 * EPS)

@@ -1,0 +1,244 @@
+"""Likelihood estimates and decompositions of one batch: importance bound, AIS and BDMC, the rate's parts, gradients.
+
+Pure functions of a bound `VAE`, images in [0, 1] and a key; everything is per image and in nats. Each is tested against
+a model whose answer is known.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax, random
+from jax.scipy.special import logsumexp
+from jaxtyping import Array, Float, Key
+
+from vae_jax import keys
+from vae_jax.model import VAE, Posterior, reparameterize
+from vae_jax.priors import Prior
+
+PerImage = Float[Array, " batch"]
+Images = Float[Array, "batch *pixels"]
+Latents = Float[Array, "batch latents"]
+Scalar = float | Float[Array, ""]
+
+TARGET_ACCEPTANCE = 0.65  # of HMC (Neal 2011)
+LEAPFROGS = 10
+
+
+def distortion(vae: VAE, x: Images, posterior: Posterior, key: Key[Array, ""], sigma: Scalar, samples: int):
+    """E_q[-log p(x | z)] by `samples` draws: its mean [batch] and the variance between draws [batch]."""
+
+    def draw(carry, number):
+        # Welford's update: the variance of numbers of size 100 that differ by 1, in float32.
+        mean, squares = carry
+        value = -vae.decode(reparameterize(keys.at(key, number), posterior), sigma).log_prob(x)
+        delta = value - mean
+        mean = mean + delta / (number + 1).astype(mean.dtype)
+        return (mean, squares + delta * (value - mean)), None
+
+    zero = jnp.zeros(x.shape[0])
+    (mean, squares), _ = lax.scan(draw, (zero, zero), jnp.arange(samples))
+    return mean, squares / max(samples - 1, 1)
+
+
+def importance_bound(vae: VAE, x: Images, posterior: Posterior, key: Key[Array, ""], sigma: Scalar, samples: int):
+    """log mean exp of `samples` weights p(x, z) / q(z | x), and the variance of that estimate; both [batch].
+
+    The weights are streamed: memory does not grow with `samples`. The variance is the delta method's,
+    Var(w) / (k E[w]^2). A lower bound of log p(x) in expectation, rising with k (Burda et al. 2016).
+    """
+    prior = vae.prior()
+
+    def draw(carry, number):
+        peak, total, squares = carry
+        z = reparameterize(keys.at(key, number), posterior)
+        log_weight = vae.decode(z, sigma).log_prob(x) + prior.log_prob(z) - posterior.log_prob(z)
+        higher = jnp.maximum(peak, log_weight)
+        shrink, weight = jnp.exp(peak - higher), jnp.exp(log_weight - higher)
+        return (higher, total * shrink + weight, squares * jnp.square(shrink) + jnp.square(weight)), None
+
+    zero = jnp.zeros(x.shape[0])
+    (peak, total, squares), _ = lax.scan(draw, (zero - jnp.inf, zero, zero), jnp.arange(samples))
+    variance = squares / jnp.square(total) - 1 / samples
+    return peak + jnp.log(total) - jnp.log(float(samples)), variance
+
+
+class Annealed(NamedTuple):
+    """What an annealed chain found, per image [batch]."""
+
+    bound: PerImage  # AIS: lower in expectation; reversed from exact posterior samples: upper
+    effective_samples: PerImage  # (sum w)^2 / sum w^2 over the chains
+    acceptance: PerImage  # of HMC, mean over the path
+
+
+def ais(vae: VAE, x: Images, key: Key[Array, ""], sigma: Scalar, temperatures: int, chains: int) -> Annealed:
+    """log p(x) by annealed importance sampling from the prior to the posterior with HMC (Neal 2001; Wu et al. 2017)."""
+    start = vae.prior().sample(keys.at(key, 0), chains * x.shape[0]).reshape(chains, x.shape[0], -1)
+    log_weights, acceptance = _anneal(vae, x, start, keys.at(key, 1), sigma, _path(temperatures))
+    return _combine(log_weights, acceptance, sign=1)
+
+
+def reverse_ais(
+    vae: VAE, x: Images, z: Latents, key: Key[Array, ""], sigma: Scalar, temperatures: int, chains: int
+) -> Annealed:
+    """An upper bound of log p(x) in expectation, from an exact posterior sample `z` of each image (Grosse et al. 2015).
+
+    Such samples are there for data that the model itself simulated; with `ais` they bracket log p(x) (BDMC).
+    """
+    start = jnp.tile(z[None], (chains, 1, 1))
+    log_weights, acceptance = _anneal(vae, x, start, key, sigma, _path(temperatures)[::-1])
+    return _combine(log_weights, acceptance, sign=-1)
+
+
+def simulate(vae: VAE, key: Key[Array, ""], count: int, sigma: Scalar) -> tuple[Float[Array, "count *pixels"], Latents]:
+    """`count` images from the model, and the latents they were made from: exact posterior samples."""
+    z = vae.prior().sample(keys.at(key, 0), count)
+    return vae.decode(z, sigma).sample(keys.at(key, 1)), z
+
+
+def _path(temperatures: int) -> Float[Array, " steps"]:
+    """Inverse temperatures from 0 to 1, dense at both ends (the sigmoidal schedule of Grosse et al. 2015)."""
+    sigmoid = jax.nn.sigmoid(jnp.linspace(-4.0, 4.0, temperatures + 1))
+    return (sigmoid - sigmoid[0]) / (sigmoid[-1] - sigmoid[0])
+
+
+def _combine(log_weights: Float[Array, "chains batch"], acceptance: PerImage, sign: int) -> Annealed:
+    bound = sign * (logsumexp(log_weights, axis=0) - jnp.log(float(len(log_weights))))
+    effective = jnp.exp(2 * logsumexp(log_weights, axis=0) - logsumexp(2 * log_weights, axis=0))
+    return Annealed(bound, effective, acceptance)
+
+
+def _anneal(vae: VAE, x: Images, z: Float[Array, "chains batch latents"], key: Key[Array, ""], sigma: Scalar, path):
+    """Log weights [chains, batch] of the chains from `z` along `path`, and the mean acceptance [batch].
+
+    The step size of each image follows the acceptance of its chains, so it adapts along the path.
+    """
+    prior = vae.prior()
+    chains, batch = z.shape[:2]
+
+    def terms(z):
+        flat = z.reshape(chains * batch, -1)
+        images = jnp.tile(x, (chains, *(1,) * (x.ndim - 1)))
+        log_likelihood = vae.decode(flat, sigma).log_prob(images)
+        return prior.log_prob(flat).reshape(chains, batch), log_likelihood.reshape(chains, batch)
+
+    def move(carry, step):
+        z, log_weights, size = carry
+        number, before, after = step
+        log_weights = log_weights + (after - before) * terms(z)[1]
+
+        def log_density(z):
+            log_prior, log_likelihood = terms(z)
+            return log_prior + after * log_likelihood
+
+        z, acceptance = hmc(log_density, z, keys.at(key, number), jnp.broadcast_to(size[None], (chains, batch)))
+        acceptance = jnp.mean(acceptance, axis=0)
+        size = jnp.clip(size * jnp.where(acceptance > TARGET_ACCEPTANCE, 1.02, 0.98), 1e-4, 1.0)
+        return (z, log_weights, size), acceptance
+
+    steps = (jnp.arange(len(path) - 1), path[:-1], path[1:])
+    start = (z, jnp.zeros((chains, batch)), jnp.full((batch,), 0.1))
+    (_, log_weights, _), acceptance = lax.scan(move, start, steps)
+    return log_weights, jnp.mean(acceptance, axis=0)
+
+
+def hmc(
+    log_density: Callable, z: Float[Array, "chains batch latents"], key: Key[Array, ""], size: Float[Array, "chains batch"]
+):
+    """One Hamiltonian Monte Carlo transition of every chain: the new z, and its probability of acceptance."""
+    value_and_grad = jax.value_and_grad(lambda z: (lambda value: (jnp.sum(value), value))(log_density(z)), has_aux=True)
+    step = size[..., None]
+    momentum = random.normal(keys.at(key, 0), z.shape)
+    (_, before), gradient = value_and_grad(z)
+
+    def leapfrog(carry, _):
+        z, momentum, gradient, _ = carry
+        momentum = momentum + 0.5 * step * gradient
+        z = z + step * momentum
+        (_, value), gradient = value_and_grad(z)
+        return (z, momentum + 0.5 * step * gradient, gradient, value), None
+
+    (proposal, end, _, after), _ = lax.scan(leapfrog, (z, momentum, gradient, before), length=LEAPFROGS)
+    kinetic = 0.5 * (jnp.sum(jnp.square(momentum), axis=-1) - jnp.sum(jnp.square(end), axis=-1))
+    # A trajectory that left the finite numbers is rejected.
+    log_ratio = jnp.nan_to_num(after - before + kinetic, nan=-jnp.inf)
+    accepted = jnp.log(random.uniform(keys.at(key, 1), log_ratio.shape)) < log_ratio
+    return jnp.where(accepted[..., None], proposal, z), jnp.exp(jnp.minimum(log_ratio, 0.0))
+
+
+class RateParts(NamedTuple):
+    """The rate of each draw taken apart; mutual_information + total_correlation + dimension_wise_kl is the rate."""
+
+    rate: PerImage  # log q(z | x) - log p(z)
+    mutual_information: PerImage  # log q(z | x) - log q(z)
+    total_correlation: PerImage  # log q(z) - sum_i log q(z_i)
+    dimension_wise_kl: PerImage  # sum_i log q(z_i) - log p(z)
+
+
+def rate_parts(posterior: Posterior, own: Posterior, z: Latents, prior: Prior) -> RateParts:
+    """E KL(q(z | x) || p) = I(x; z) + TC(z) + sum_i KL(q(z_i) || p_i), one draw at a time (Chen et al. 2018, eq. 2).
+
+    Args:
+      posterior: q(z | x_n) of all N images: q(z) is their full mixture, so the mutual information cannot pass log N.
+      own: q(z | x) of the images that `z` was drawn from.
+      z: one draw per image of `own`.
+      prior: p(z).
+    """
+    count = jnp.log(float(len(posterior.mean)))
+
+    def mixture(z):
+        residual = (z[None] - posterior.mean) * jnp.exp(-0.5 * posterior.log_var)
+        each = -0.5 * (jnp.square(residual) + posterior.log_var + jnp.log(2 * jnp.pi))
+        return logsumexp(jnp.sum(each, axis=1)) - count, jnp.sum(logsumexp(each, axis=0) - count)
+
+    joint, marginals = lax.map(mixture, z)
+    conditional, log_prior = own.log_prob(z), prior.log_prob(z)
+    return RateParts(conditional - log_prior, conditional - joint, joint - marginals, marginals - log_prior)
+
+
+class GradientMoments(NamedTuple):
+    """Mean [batch, 2 * latents] and total variance [batch] of one-draw estimates of a gradient."""
+
+    mean: Float[Array, "batch parameters"]
+    variance: PerImage
+
+
+def gradient_moments(
+    vae: VAE, x: Images, posterior: Posterior, key: Key[Array, ""], sigma: Scalar, samples: int
+) -> dict[str, GradientMoments]:
+    """Two estimators of the gradient of E_q[log p(x | z)] in (mean, log_var), over `samples` draws each.
+
+    `reparameterized` differentiates through z = mean + std * eps (Kingma & Welling 2014); `score` multiplies log p(x | z)
+    by the gradient of log q(z | x) (Williams 1992). Both are unbiased.
+    """
+
+    def reparameterized(key):
+        def total(posterior):
+            return jnp.sum(vae.decode(reparameterize(key, posterior), sigma).log_prob(x))
+
+        gradient = jax.grad(total)(posterior)
+        return jnp.concatenate([gradient.mean, gradient.log_var], axis=-1)
+
+    def score(key):
+        z = reparameterize(key, posterior)
+        gradient = jax.grad(lambda posterior: jnp.sum(posterior.log_prob(z)))(posterior)
+        value = vae.decode(z, sigma).log_prob(x)[:, None]
+        return value * jnp.concatenate([gradient.mean, gradient.log_var], axis=-1)
+
+    def moments(estimate: Callable, key) -> GradientMoments:
+        def draw(carry, number):
+            mean, squares = carry
+            value = estimate(keys.at(key, number))
+            delta = value - mean
+            mean = mean + delta / (number + 1).astype(mean.dtype)
+            return (mean, squares + delta * (value - mean)), None
+
+        zero = jnp.zeros((x.shape[0], 2 * posterior.mean.shape[1]))
+        (mean, squares), _ = lax.scan(draw, (zero, zero), jnp.arange(samples))
+        return GradientMoments(mean, jnp.sum(squares, axis=-1) / max(samples - 1, 1))
+
+    return {
+        "reparameterized": moments(reparameterized, keys.at(key, 0)),
+        "score": moments(score, keys.at(key, 1)),
+    }

@@ -1,0 +1,69 @@
+"""Which latents are decoded for the figures and the Frechet distances of a run: samples, midpoints, grids, traversals."""
+
+import itertools
+import statistics
+
+import numpy as np
+from jaxtyping import Float, Int
+
+Latents = Float[np.ndarray, "n latents"]
+SHOWN = 16  # test images that are shown beside their reconstructions
+
+
+def queries(
+    mean: Latents,
+    importance: Float[np.ndarray, " latents"],
+    prior_samples: Latents,
+    pairs: Int[np.ndarray, "pairs 2"] | None,
+    to_prior: bool,
+) -> dict[str, Latents]:
+    """Every latent that is to be decoded, by what it is for.
+
+    Args:
+      mean: mean codes of the test images.
+      importance: by which latents are sorted for traversals.
+      prior_samples: draws from the prior.
+      pairs: test images from different classes, or None.
+      to_prior: whether the objective holds the latents to the prior; else their own range is where they live.
+    """
+    latents = mean.shape[1]
+    low, high = np.percentile(mean, [0.5, 99.5], axis=0)
+    found = {"samples": prior_samples, "reconstructions": mean[:SHOWN]}
+    if pairs is not None:
+        ends = mean[pairs]
+        found["midpoints"] = ends.mean(axis=1)
+        found["interpolations"] = np.concatenate([a + np.linspace(0, 1, 9)[:, None] * (b - a) for a, b in ends[:4]])
+    if latents == 2:
+        found["plane"] = _grid(*(np.linspace(*ends, 20) for ends in zip(low, high, strict=True)))
+        found["manifold"] = _grid(normal_quantiles(15), normal_quantiles(15))
+    # A latent that the objective holds to the prior is moved over the prior; a free one over where its codes lie.
+    moves = np.tile(normal_quantiles(9), (latents, 1)) if to_prior else np.linspace(low, high, 9).T
+    rows = []
+    for latent in np.argsort(-importance, kind="stable")[:8]:
+        row = np.tile(mean[0], (9, 1))
+        row[:, latent] = moves[latent]
+        rows.append(row)
+    found["traversals"] = np.concatenate(rows)
+    return {name: z.astype(np.float32) for name, z in found.items()}
+
+
+def _grid(across: np.ndarray, down: np.ndarray) -> Latents:
+    """Points row by row from the top left: the first latent grows to the right, the second upwards."""
+    return np.array([(x, y) for y, x in itertools.product(down[::-1], across)])
+
+
+def normal_quantiles(count: int) -> Float[np.ndarray, " count"]:
+    """`count` evenly spaced quantiles of N(0, 1), from 2 % to 98 %."""
+    return np.array([statistics.NormalDist().inv_cdf(level) for level in np.linspace(0.02, 0.98, count)])
+
+
+def pairs(labels: np.ndarray | None, count: int, generator: np.random.Generator) -> Int[np.ndarray, "count 2"] | None:
+    """Random pairs of images from different classes; None where there are no two classes."""
+    if labels is None or len(np.unique(labels)) < 2:
+        return None
+    first = generator.permutation(np.resize(np.arange(len(labels)), count))
+    # Drawn from the images sorted by class, leaving out the block of the first one's own class.
+    order = np.argsort(labels, kind="stable")
+    begin, end = (np.searchsorted(labels[order], labels[first], side) for side in ("left", "right"))
+    draw = generator.integers(0, len(labels) - (end - begin))
+    return np.stack([first, order[np.where(draw < begin, draw, draw + end - begin)]], axis=1)
