@@ -16,9 +16,9 @@ def get_config():
     config.data.valid_fraction = 0.0
     config.model.latents = 50
     config.model.hidden = (200, 200)
-    config.optimizer.learning_rate = 2e-3
+    config.optimizer.learning_rate = 3e-3
     config.train.batch_size = 100
-    config.train.epochs = 450
+    config.train.epochs = 420
     config.train.chunk_epochs = 10
     config.train.checkpoint_every = 50
     config.eval.samples = 16

@@ -15,7 +15,7 @@ SOURCES = sorted(
 )
 
 # What each room is built on, bottom up; it may also import whatever those may. A room that is not here fails.
-# `evaluation` sets the baselines' rows beside those of the runs.
+# `evaluation` sets the baselines' rows beside those of the runs; `estimators` and `pictures` are its own two cellars.
 BUILT_ON = {
     "errors": (),
     "keys": ("errors",),
@@ -31,7 +31,9 @@ BUILT_ON = {
     "model": ("networks", "likelihoods", "priors"),
     "objectives": ("model",),
     "training": ("data", "objectives"),
-    "evaluation": ("data", "objectives", "runs", "baselines"),
+    "estimators": ("keys", "model"),
+    "pictures": (),
+    "evaluation": ("data", "objectives", "runs", "baselines", "estimators", "pictures"),
     "fit": ("training", "runs", "checkpoints", "results"),
     "grid": ("fit", "evaluation"),
     "study": ("grid",),

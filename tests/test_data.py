@@ -121,16 +121,38 @@ def test_grey_pixels_are_prepared_without_a_draw():
     np.testing.assert_allclose(prepared, np.array([[0, 51], [255, 1]]) / 255, rtol=2 * np.finfo(np.float32).eps)
 
 
-def test_statistics():
-    pixels = np.array([[0, 0, 255], [51, 0, 255], [255, 0, 255]], np.uint8)
-    splits = {"train": data.Split(pixels), "test": data.Split(np.full((2, 3), 7, np.uint8))}
-    found = data.Dataset(splits, data.ImageSpec((3,), 255, dynamic=False), 0).statistics
-    # Of the training split alone, rounded once to float32; a constant pixel takes the mean of all three.
+def of_vectors(pixels) -> data.Dataset:
+    splits = {"train": data.Split(np.asarray(pixels)), "test": data.Split(np.full((2, 3), 7, np.uint8))}
+    return data.Dataset(splits, data.ImageSpec((3,), 255, dynamic=False), 0)
+
+
+def test_statistics_are_of_the_training_split():
+    dataset = of_vectors(np.array([[0, 0, 255], [51, 0, 255], [255, 0, 255]], np.uint8))
+    assert dataset.statistics("none") == {}
+    assert set(dataset.statistics("center")) == {"mean", "scale"}
+    found = dataset.statistics("standardize")
+    # Pixels and results are rounded to float32; a constant pixel takes the mean of all three standard deviations.
     std = np.array([0, 0.2, 1]).std()
-    np.testing.assert_allclose(found["mean"], [0.4, 0, 1], rtol=1e-7)
-    np.testing.assert_allclose(found["std"], [std, std / 3, std / 3], rtol=1e-7)
-    constant = data.Dataset({"train": data.Split(pixels[:1])}, data.ImageSpec((3,), 255, dynamic=False), 0)
-    np.testing.assert_array_equal(constant.statistics["std"], np.ones(3, np.float32))
+    np.testing.assert_allclose(found["mean"], [0.4, 0, 1], rtol=2 * np.finfo(np.float32).eps)
+    np.testing.assert_allclose(found["std"], [std, std / 3, std / 3], rtol=2 * np.finfo(np.float32).eps)
+    np.testing.assert_allclose(found["scale"], std, rtol=2 * np.finfo(np.float32).eps)
+    assert {leaf.dtype for leaf in found.values()} == {np.dtype(np.float32)}
+    np.testing.assert_array_equal(of_vectors(np.full((4, 3), 9, np.uint8)).statistics("standardize")["std"], 1)
+
+
+def test_whitening():
+    pixels = RANDOM.integers(0, 256, (500, 3), np.uint8)
+    pixels[:, 2] = pixels[:, 0] // 2 + pixels[:, 1] // 2
+    dataset = of_vectors(pixels)
+    found = dataset.statistics("whiten")
+    white = (dataset.images("train").astype(float) - found["mean"]) @ found["whiten"]
+    # Stored in float32; the smallest variance is that of halves rounded down, 1e-6 of a unit, and x has eps of 1: 1e-4.
+    np.testing.assert_allclose(white.T @ white / 500, np.eye(3), atol=1e-3)
+    np.testing.assert_allclose(found["whiten"].astype(float) @ found["color"], np.eye(3), atol=1e-4)
+    largest = np.linalg.eigvalsh(np.cov(dataset.images("train").astype(float), rowvar=False, bias=True))[-1]
+    np.testing.assert_allclose(found["scale"], np.sqrt(largest), rtol=4 * np.finfo(np.float32).eps)
+    flat = of_vectors(np.full((4, 3), 9, np.uint8)).statistics("whiten")
+    assert all(np.isfinite(leaf).all() for leaf in flat.values())
 
 
 @pytest.mark.parametrize(("count", "size"), [(10, 4), (8, 4), (3, 4), (1, 1), (5, 100)])

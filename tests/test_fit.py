@@ -37,36 +37,35 @@ def copy(whole, tmp_path):
     return workdir
 
 
-class Stop(Exception):
-    """The end of the process, as far as the library can tell."""
+def is_metrics(path, *_) -> bool:
+    return path.name == "metrics.jsonl"
 
 
-def stop_after(monkeypatch, module, name: str, calls: int, before: bool = False, only=lambda *_: True):
-    """Let function `name` of `module` stop the process in its call number `calls`, before or after its work."""
+def stopped(
+    monkeypatch, workdir, module, name: str, calls: int, before: bool = False, sweeps=(), only=lambda *_: True
+) -> None:
+    """Train, with the process stopped in call number `calls` of a function, before or after that has done its work."""
     function, count = getattr(module, name), [0]
 
     def counted(*args):
         count[0] += only(*args)
         last = only(*args) and count[0] == calls
         if last and before:
-            raise Stop
+            raise KeyboardInterrupt
         result = function(*args)
         if last:
-            raise Stop
+            raise KeyboardInterrupt
         return result
 
-    monkeypatch.setattr(module, name, counted)
-
-
-def is_metrics(path, *_) -> bool:
-    return path.name == "metrics.jsonl"
-
-
-def stopped(monkeypatch, workdir, sweeps=(), **where) -> None:
-    with monkeypatch.context() as patch, pytest.raises(Stop):
-        stop_after(patch, **where)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(module, name, counted)
         train(workdir, sweeps)
     assert not (workdir / "results.csv").exists()
+
+
+def stopped_after_chunk(monkeypatch, workdir, chunk: int, sweeps=()) -> None:
+    """Stop when the lines of a chunk have been written, and nothing after them."""
+    stopped(monkeypatch, workdir, results, "append_jsonl", chunk, sweeps=sweeps, only=is_metrics)
 
 
 def signed(workdir: pathlib.Path, group: int = 0) -> dict:
@@ -80,39 +79,32 @@ def assert_same(ours: pathlib.Path, theirs: pathlib.Path, groups: int = 1) -> No
     assert [signed(ours, group) for group in range(groups)] == [signed(theirs, group) for group in range(groups)]
 
 
-@pytest.mark.parametrize("chunk", range(1, CHUNKS + 1))
-def test_stopped_after_a_chunk(whole, tmp_path, monkeypatch, chunk):
-    """Chunks 1 and 3 have no checkpoint after them: their lines are taken back and written again."""
-    stopped(monkeypatch, tmp_path, module=results, name="append_jsonl", calls=chunk, only=is_metrics)
+@pytest.mark.parametrize("chunk", [1, 3])
+def test_stopped_where_no_checkpoint_is(whole, tmp_path, monkeypatch, chunk):
+    """The lines after the last checkpoint are taken back and written again."""
+    stopped_after_chunk(monkeypatch, tmp_path, chunk)
     assert len(results.read_jsonl(tmp_path / "metrics.jsonl")) == chunk
     assert_same(train(tmp_path), whole)
 
 
-@pytest.mark.parametrize("before", [True, False])
-@pytest.mark.parametrize("save", [1, 2])
-def test_stopped_at_a_checkpoint(whole, tmp_path, monkeypatch, save, before):
-    stopped(monkeypatch, tmp_path, module=checkpoints, name="save", calls=save, before=before)
+def test_stopped_before_the_last_checkpoint(whole, tmp_path, monkeypatch):
+    stopped(monkeypatch, tmp_path, checkpoints, "save", calls=2, before=True)
+    assert len(results.read_jsonl(tmp_path / "metrics.jsonl")) == CHUNKS
     assert_same(train(tmp_path), whole)
 
 
 def test_stopped_again_and_again(whole, tmp_path, monkeypatch):
-    stopped(monkeypatch, tmp_path, module=results, name="append_jsonl", calls=1, only=is_metrics)
-    stopped(monkeypatch, tmp_path, module=results, name="append_jsonl", calls=3, only=is_metrics)
-    stopped(monkeypatch, tmp_path, module=results, name="append_jsonl", calls=1, only=is_metrics)
+    for chunk in (1, 3, 1):
+        stopped_after_chunk(monkeypatch, tmp_path, chunk)
     assert_same(train(tmp_path), whole)
 
 
-def test_half_a_line_is_taken_back(whole, tmp_path, monkeypatch):
-    stopped(monkeypatch, tmp_path, module=checkpoints, name="save", calls=1)
+def test_going_on_trains_only_what_is_missing_and_takes_back_half_a_line(whole, tmp_path, monkeypatch, capsys):
+    stopped(monkeypatch, tmp_path, checkpoints, "save", calls=1)
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"run": 0, "na')
-    assert_same(train(tmp_path), whole)
-
-
-def test_going_on_trains_only_what_is_missing(tmp_path, monkeypatch, capsys):
-    stopped(monkeypatch, tmp_path, module=checkpoints, name="save", calls=1)
     capsys.readouterr()
-    train(tmp_path)
+    assert_same(train(tmp_path), whole)
     assert capsys.readouterr().err.splitlines()[0].startswith("vae (1 run): 20 steps in ")  # of 40
 
 
@@ -121,9 +113,8 @@ def test_a_trained_run_is_only_evaluated(whole, copy, capsys):
     assert capsys.readouterr().err.startswith("evaluation: 1 runs in ")
 
 
-@pytest.mark.parametrize("line", [1, 4, 5, 6])
-def test_stopped_in_either_of_two_groups(two_groups, tmp_path, monkeypatch, line):
-    stopped(monkeypatch, tmp_path, TWO_GROUPS, module=results, name="append_jsonl", calls=line, only=is_metrics)
+def test_stopped_in_the_second_of_two_groups(two_groups, tmp_path, monkeypatch):
+    stopped_after_chunk(monkeypatch, tmp_path, CHUNKS + 1, TWO_GROUPS)
     assert_same(train(tmp_path, TWO_GROUPS), two_groups, groups=2)
 
 
@@ -148,11 +139,10 @@ def test_a_chunk_that_does_not_divide_the_epochs(whole, tmp_path):
     assert row == results.read_csv(whole / "results.csv")[0]
 
 
-@pytest.mark.parametrize(("every", "steps"), [(0, ["4"]), (1, ["3", "4"]), (3, ["3", "4"]), (100, ["4"])])
-def test_checkpoints_fall_where_the_config_says(tmp_path, every, steps):
-    train_with = tiny(train__checkpoint_every=every)
-    study.run(train_with, tmp_path)
-    assert sorted(path.name for path in (tmp_path / "checkpoints" / "group_000").iterdir()) == steps
+def test_checkpoints_fall_where_the_config_says(tmp_path):
+    train(tmp_path, (("train.checkpoint_every", ("0", "3")),))
+    steps = [sorted(path.name for path in group.iterdir()) for group in sorted((tmp_path / "checkpoints").iterdir())]
+    assert steps == [["4"], ["3", "4"]]
 
 
 def damage(workdir: pathlib.Path, step: str) -> None:
@@ -181,17 +171,7 @@ def test_all_checkpoints_damaged(copy, whole):
 
 
 def test_metrics_that_somebody_cut_are_not_filled_up(tmp_path, monkeypatch):
-    stopped(monkeypatch, tmp_path, module=checkpoints, name="save", calls=1)
+    stopped(monkeypatch, tmp_path, checkpoints, "save", calls=1)
     (tmp_path / "metrics.jsonl").unlink()
     with pytest.raises(errors.UserError, match=r"metrics\.jsonl: has 0 bytes where the checkpoint saw"):
         train(tmp_path)
-
-
-def test_ctrl_c_frees_the_directory(whole, tmp_path, monkeypatch):
-    def pressed(*_):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(checkpoints, "save", pressed)
-        train(tmp_path)
-    assert_same(train(tmp_path), whole)

@@ -227,7 +227,7 @@ def test_an_empty_sweep():
         ("optimizer.b1", 1.0),
         ("optimizer.eps", 0.0),
         ("train.epochs", 0),
-        ("train.batch_size", 0),
+        ("train.batch_size", -1),
         ("train.chunk_epochs", 0),
         ("train.checkpoint_every", -1),
         ("data.valid_fraction", 1.0),
@@ -265,7 +265,7 @@ def test_a_choice_lists_what_there_is(field, value, known):
 
 def test_widths_and_baselines():
     assert refusal(model__hidden=(8, 0)) == "model.hidden=(8, 0): each width should be from 1 to 100000"
-    assert refusal(baselines=("pcca",)).endswith("should be of pca")
+    assert refusal(baselines=("pcca",)).startswith("baselines=('pcca',): each should be one of pca")
     assert refusal(name="  ").startswith("name=")
 
 
@@ -297,6 +297,11 @@ def test_a_batch_larger_than_the_data():
     assert refusal_for(images(9)) == "train.batch_size=10: should be at most 9, the number of training images"
     (run,) = runs_of(train__batch_size=10)
     assert grid.specify(run, images(10))[0].steps_per_epoch == 1
+
+
+def test_a_batch_of_0_is_the_whole_split():
+    (run,) = runs_of(train__batch_size=0)
+    assert grid.specify(run, images(9))[0].batch_size == 9
 
 
 def test_bernoulli_needs_values_between_0_and_1():

@@ -1,5 +1,7 @@
 """Every key comes from a seed, a named stream and a counter, and no two draws of a run share one."""
 
+import dataclasses
+
 import flax.linen as nn
 import jax
 import numpy as np
@@ -12,7 +14,29 @@ from vae_jax.model import ModelSpec
 SAMPLERS = ("normal", "uniform", "bernoulli", "permutation", "truncated_normal", "randint", "bits", "choice", "categorical")
 SEED, DATA_SEED = 3, 11
 TRAIN, VALID, TEST, BATCH, EPOCHS = 9, 3, 5, 4, 2
-DRAWS = 2  # per image in the evaluation
+# Per image two draws; or also every estimator there is.
+SMALL = evaluation.EvalSpec(
+    samples=2,
+    batch_size=BATCH,
+    decoded=4,
+    importance_samples=0,
+    importance_splits=(),
+    aggregate_samples=0,
+    ais_temperatures=0,
+    ais_chains=0,
+    ais_images=0,
+    gradient_samples=0,
+)
+WHOLE = dataclasses.replace(
+    SMALL,
+    importance_samples=3,
+    importance_splits=("test", "train"),
+    aggregate_samples=7,
+    ais_temperatures=5,
+    ais_chains=2,
+    ais_images=3,
+    gradient_samples=3,
+)
 
 
 def as_tuple(key) -> tuple[int, ...]:
@@ -45,65 +69,109 @@ def test_numbers_are_never_changed():
     assert [name.name for name in keys.Stream][: len(expected)] == expected
 
 
-@pytest.fixture
-def used(monkeypatch):
-    """The keys that samplers get, in a list, also inside compiled loops; of Linen, the key that `init` gets."""
-    found = []
+class Recorder:
+    """Keeps the keys that samplers get, also inside compiled loops; of Linen, the key that parameters are made from."""
 
-    def record(key):
-        jax.debug.callback(lambda raw: found.append(tuple(np.asarray(raw).ravel().tolist())), random.key_data(key))
+    def __init__(self, patch: pytest.MonkeyPatch):
+        self.found: list[tuple[int, ...]] = []
+        for name in SAMPLERS:
+            patch.setattr(random, name, self.recording(getattr(random, name)))
+        apply = nn.Module.apply
 
-    def recording(sampler):
+        def recording_apply(module, variables, *args, rngs=None, **kwargs):
+            for key in (rngs or {}).values():
+                self.record(key)
+            return apply(module, variables, *args, rngs=rngs, **kwargs)
+
+        patch.setattr(nn.Module, "apply", recording_apply)
+
+    def record(self, key) -> None:
+        jax.debug.callback(lambda raw: self.found.append(tuple(raw.ravel().tolist())), random.key_data(key))
+
+    def recording(self, sampler):
         def wrapper(key, *args, **kwargs):
-            record(key)
+            self.record(key)
             return sampler(key, *args, **kwargs)
 
         return wrapper
 
-    def init(module, rngs, *args, init=nn.Module.init, **kwargs):
-        record(rngs)
-        return init(module, rngs, *args, **kwargs)
-
-    for name in SAMPLERS:
-        monkeypatch.setattr(random, name, recording(getattr(random, name)))
-    monkeypatch.setattr(nn.Module, "init", init)
-    return found
+    def taken(self) -> list[tuple[int, ...]]:
+        """What was found since the last time."""
+        jax.effects_barrier()
+        found, self.found = self.found, []
+        return found
 
 
 def tiny_dataset() -> data.Dataset:
     generator = np.random.default_rng(0)
     sizes = {"train": TRAIN, "valid": VALID, "test": TEST}
-    splits = {name: data.Split(generator.integers(0, 256, (n, 2, 2, 1), np.uint8)) for name, n in sizes.items()}
-    return data.Dataset(splits, data.ImageSpec((2, 2, 1), 255, dynamic=True), DATA_SEED)
+    splits = {name: data.Split(generator.integers(0, 256, (n, 6), np.uint8)) for name, n in sizes.items()}
+    return data.Dataset(splits, data.ImageSpec((6,), 255, dynamic=True), DATA_SEED)
 
 
-def train_and_evaluate(dataset: data.Dataset, seed: int):
-    model = ModelSpec((2, 2, 1), 2, "mlp", "mlp", (3,), "relu", "bernoulli", "", "normal")
-    spec = training.RunSpec(model, dataset.spec, TRAIN, BATCH, EPOCHS, "constant", 0.9, 0.999, 1e-8)
-    weights = objectives.Weights(np.ones(1, np.float32), np.ones(1, np.float32), np.ones(1, np.float32))
-    rate, sigma = np.full(1, 1e-3, np.float32), np.ones(1, np.float32)
-    hyperparams = training.Hyperparams(np.array([seed], np.int32), rate, sigma, weights)
-    mesh, program = runs.mesh(1), training.make_program(spec)
-    state = runs.over_runs(program.init, mesh)(hyperparams)
-    splits = {"train": dataset.splits["train"].pixels, "valid": dataset.images("valid")}
-    state, _ = runs.over_runs(program.advance, mesh)((state, hyperparams), splits, np.int32(EPOCHS))
-    plan = evaluation.EvalSpec(samples=DRAWS, batch_size=BATCH, decoded=4)
-    list(evaluation.evaluate(model, plan, state.params, sigma, weights, hyperparams.seed, dataset))
-    jax.effects_barrier()
+def tiny_spec(images: data.ImageSpec) -> training.RunSpec:
+    model = ModelSpec(
+        shape=images.shape,
+        latents=2,
+        encoder="mlp",
+        decoder="mlp",
+        hidden=(),
+        activation="relu",
+        likelihood="bernoulli",
+        sigma="",
+        prior="normal",
+        normalize="none",
+    )
+    return training.RunSpec(
+        model=model,
+        images=images,
+        train_size=TRAIN,
+        importance_samples=1,
+        batch_size=BATCH,
+        epochs=EPOCHS,
+        schedule="constant",
+        b1=0.9,
+        b2=0.999,
+        eps=1e-8,
+    )
+
+
+@pytest.fixture(scope="module", params=[SMALL, pytest.param(WHOLE, marks=pytest.mark.stress)], ids=["small", "whole"])
+def used(request):
+    """The keys of the draws of one run, by what they were for."""
+    dataset = tiny_dataset()
+    spec = tiny_spec(dataset.spec)
+    weights = objectives.Weights(*np.ones((3, 1), np.float32))
+    sigma, seed = np.ones(1, np.float32), np.array([SEED], np.int32)
+    hyperparams = training.Hyperparams(seed, np.full(1, 1e-3, np.float32), sigma, weights)
+    mesh, program, found = runs.mesh(1), training.make_program(spec), {}
+    with pytest.MonkeyPatch.context() as patch:
+        recorder = Recorder(patch)
+        splits = {"train": dataset.splits["train"].pixels, "valid": dataset.images("valid")}
+        found["bits"] = recorder.taken()
+        state = runs.over_runs(program.init, mesh)(hyperparams, {})
+        found["init"] = recorder.taken()
+        state, _ = runs.over_runs(program.advance, mesh, mapped=2)(state, hyperparams, splits, np.int32(EPOCHS))
+        found["training"] = recorder.taken()
+        list(evaluation.evaluate(spec.model, request.param, jax.device_get(state.variables), sigma, weights, seed, dataset))
+        found["evaluation"] = recorder.taken()
+    return found
 
 
 def test_no_key_is_used_twice(used):
-    train_and_evaluate(tiny_dataset(), SEED)
     steps = EPOCHS * (TRAIN // BATCH)
-    in_training = 1 + EPOCHS + 2 * steps + 1  # init, orders, noise and bits, validation
-    in_evaluation = DRAWS * (-(-TRAIN // BATCH) + -(-TEST // BATCH)) + 1  # per batch, and the prior's samples
-    of_data = 1 + 2  # fixed bits: of the validation split above, of train and test inside evaluate
-    assert len(used) == in_training + in_evaluation + of_data
-    assert len(set(used)) == len(used)
+    assert {name: len(found) for name, found in used.items() if name != "evaluation"} == {
+        "bits": 1,  # of the validation split
+        "init": 1,  # below which Linen folds in the path of each parameter
+        "training": EPOCHS + 2 * steps + 1,  # orders; noise and bits of each step; validation
+    }
+    # Bits of train and test, then for each batch each draw, and the prior's samples: with more estimators, more.
+    batches = -(-TRAIN // BATCH) + -(-TEST // BATCH)
+    assert len(used["evaluation"]) >= 2 + batches * SMALL.samples + 1
+    together = [key for found in used.values() for key in found]
+    assert len(set(together)) == len(together)
 
 
-def test_no_key_is_drawn_from_and_folded(used):
-    train_and_evaluate(tiny_dataset(), SEED)
-    heads = {as_tuple(keys.stream(SEED, name)) for name in keys.Stream if name is not keys.Stream.INIT}
-    assert not heads & set(used)
-    assert as_tuple(keys.stream(SEED, keys.Stream.INIT)) in used
+def test_no_key_is_both_drawn_from_and_folded(used):
+    heads = {as_tuple(keys.stream(SEED, name)): name for name in keys.Stream}
+    assert [heads[key] for found in used.values() for key in found if key in heads] == [keys.Stream.INIT]

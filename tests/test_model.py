@@ -76,11 +76,15 @@ def test_the_key_decides():
 @pytest.mark.parametrize("noise_scale", [0.0, 0.7, 1.0])
 def test_gradient_of_the_draw(noise_scale):
     key = random.key(3)
-    jacobian = jax.jacobian(lambda posterior: reparameterize(key, posterior, noise_scale)[0])(POSTERIOR)
-    eps = random.normal(key, (1, 3))
-    np.testing.assert_array_equal(jacobian.mean[:, 0], np.eye(3))
-    expected = np.diag((0.5 * noise_scale * POSTERIOR.std * eps)[0])
-    np.testing.assert_allclose(jacobian.log_var[:, 0], expected, rtol=4 * EPS)
+    direction = jnp.array([[2.0, -1.0, 3.0]])
+
+    def along(mean, log_var):
+        return jnp.sum(direction * reparameterize(key, Posterior(mean, log_var), noise_scale))
+
+    of_mean, of_log_var = jax.grad(along, argnums=(0, 1))(POSTERIOR.mean, POSTERIOR.log_var)
+    np.testing.assert_array_equal(of_mean, direction)
+    expected = direction * (0.5 * noise_scale * POSTERIOR.std * random.normal(key, (1, 3)))
+    np.testing.assert_allclose(of_log_var, expected, rtol=4 * EPS)
 
 
 @pytest.mark.parametrize("noise_scale", [0.3, 1.0, 2.0])
@@ -98,13 +102,14 @@ def test_scaled_to_a_point():
     np.testing.assert_array_equal(reparameterize(random.key(0), point), POSTERIOR.mean)
 
 
-def filled(spec: ModelSpec) -> dict:
+def filled(spec: ModelSpec, statistics: dict | None = None) -> dict:
     """Variables of a VAE without its `init`, whose draws take seconds to compile."""
-    shapes = jax.eval_shape(VAE(spec).init, random.key(0), jnp.zeros((1, *spec.shape)))
-    variables = jax.tree.map(lambda leaf: normals(*leaf.shape), shapes)
-    if "statistics" in variables:
-        variables["statistics"] = {"mean": jnp.full(spec.shape, 0.25), "std": jnp.full(spec.shape, 0.5)}
-    return variables
+
+    def init():
+        x, key = jnp.zeros((1, *spec.shape)), random.key(0)
+        return VAE(spec).apply({"statistics": statistics or {}}, x, rngs={"params": key}, mutable=["params"])[1]
+
+    return jax.tree.map(lambda leaf: normals(*leaf.shape), jax.eval_shape(init)) | {"statistics": statistics or {}}
 
 
 def test_encode_and_decode():
@@ -157,22 +162,46 @@ def test_a_learned_sigma_is_a_parameter():
     assert not any(np.any(leaf) for leaf in jax.tree.leaves((gradient["encoder"], gradient["decoder"])))
 
 
+MEAN, STD = np.full(SPEC.shape, 0.25, np.float32), np.linspace(0.5, 1, 6, dtype=np.float32).reshape(SPEC.shape)
+WHITEN = RANDOM.normal(size=(6, 6)).astype(np.float32)
+STATISTICS = {
+    "none": {},
+    "center": {"mean": MEAN, "scale": np.float32(2)},
+    "standardize": {"mean": MEAN, "scale": np.float32(2), "std": STD},
+    "whiten": {"mean": MEAN, "scale": np.float32(2), "whiten": WHITEN, "color": np.linalg.inv(WHITEN)},
+}
+
+
 @pytest.mark.parametrize("likelihood", likelihoods.LIKELIHOODS)
 @pytest.mark.parametrize("normalize", NORMALIZE)
-def test_normalised_networks_see_and_say_less_the_mean(likelihood, normalize):
+def test_normalised_networks_see_and_say_another_image(likelihood, normalize):
     plain = dataclasses.replace(SPEC, likelihood=likelihood, normalize="none")
     spec = dataclasses.replace(plain, normalize=normalize)
-    variables = filled(spec)
-    mean, std = {"none": (0, 1), "center": (0.25, 1), "standardize": (0.25, 0.5)}[normalize]
-    assert ("statistics" in variables) == (normalize != "none")
+    statistics = STATISTICS[normalize]
+    variables = filled(spec, jax.tree.map(jnp.asarray, statistics))
     inner, vae = VAE(plain).bind({"params": variables["params"]}), VAE(spec).bind(variables)
     x, z = normals(3, 2, 3, 1), normals(3, 2)
-    expected = inner.encode((x - jnp.float32(mean)) / jnp.float32(std))
-    np.testing.assert_allclose(vae.encode(x).mean, expected.mean, atol=8 * EPS)
-    np.testing.assert_allclose(vae.encode(x).log_var, expected.log_var, atol=8 * EPS)
+
+    seen = (np.asarray(x, float) - statistics.get("mean", 0)) / statistics.get("std", 1)
+    seen = (seen.reshape(3, 6) @ statistics.get("whiten", np.eye(6))).reshape(x.shape)
+    expected = inner.encode(jnp.asarray(seen, jnp.float32))
+    # Products of six terms of size up to 5 in float32, then the network's own.
+    np.testing.assert_allclose(vae.encode(x).mean, expected.mean, atol=100 * EPS)
+    np.testing.assert_allclose(vae.encode(x).log_var, expected.log_var, atol=100 * EPS)
 
     def output(likelihood):
-        return likelihood.logits if hasattr(likelihood, "logits") else likelihood.mean
+        return np.asarray(likelihood.logits if hasattr(likelihood, "logits") else likelihood.mean, float)
 
-    offset = 0 if normalize == "none" else likelihoods.OFFSETS[likelihood](jnp.float32(mean))
-    np.testing.assert_allclose(output(vae.decode(z)), std * output(inner.decode(z)) + offset, atol=8 * EPS)
+    said = output(inner.decode(z)) * statistics.get("std", 1)
+    said = (said.reshape(3, 6) @ statistics.get("color", np.eye(6))).reshape(x.shape)
+    offset = np.asarray(likelihoods.OFFSETS[likelihood](jnp.asarray(MEAN))) if statistics else 0
+    np.testing.assert_allclose(output(vae.decode(z)), said + offset, atol=100 * EPS)
+
+
+def test_a_learned_sigma_starts_from_the_scale_of_the_data():
+    spec = dataclasses.replace(SPEC, sigma="learned", normalize="center")
+    statistics = jax.tree.map(jnp.asarray, STATISTICS["center"])
+    variables = filled(spec, statistics)
+    raw = variables["params"]["raw_log_sigma"]
+    found = VAE(spec).bind(variables).decode(jnp.zeros((1, 2))).log_sigma
+    np.testing.assert_allclose(found, likelihoods.floored(raw + np.log(np.float32(2))), rtol=4 * EPS)

@@ -67,23 +67,24 @@ class Dataset:
         """What `model.normalize` needs to know of the training pixels, in units of 1.
 
         Returns:
-          "none": {}. "center": `mean` [*shape]. "standardize": also `std` [*shape], where a pixel that never changes has
-          the mean of all. "whiten": also `whiten` and `color` [pixels, pixels], to principal axes of variance 1 and back.
+          {} for "none". Else `mean` [*shape] and `scale` [], the largest std of a pixel. "standardize": also `std` [*shape],
+          where a pixel that never changes has the mean of all. "whiten": also `whiten` and `color` [pixels, pixels], to
+          principal axes of variance 1 and back; `scale` is then the largest std of an axis.
         """
         if normalize == "none":
             return {}
         x = to_unit(self.splits["train"].pixels, self.spec.levels)
-        found = {"mean": x.mean(axis=0, dtype=float)}
+        std = x.std(axis=0, dtype=float)
+        found = {"mean": x.mean(axis=0, dtype=float), "scale": std.max() or 1.0}
         if normalize == "standardize":
-            std = x.std(axis=0, dtype=float)
             found["std"] = np.where(std > 1e-6 * std.max(), std, std.mean() or 1.0)
         if normalize == "whiten":
             centred = (x - found["mean"]).reshape(len(x), -1)
             values, vectors = np.linalg.eigh(centred.T @ centred / len(x))
             # An axis without variance is scaled like the smallest that still matters.
             std = np.sqrt(np.maximum(values, max(values[-1], 1e-30) * 1e-8))
-            found |= {"whiten": vectors / std, "color": (vectors * std).T}
-        return {name: array.astype(np.float32) for name, array in found.items()}
+            found |= {"scale": std[-1], "whiten": vectors / std, "color": (vectors * std).T}
+        return {name: np.asarray(array, np.float32) for name, array in found.items()}
 
 
 def load(

@@ -5,7 +5,6 @@ vae.decode(vae.encode(x).mean).mean  # the reconstruction of x
 """
 
 import dataclasses
-import math
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -81,7 +80,7 @@ class VAE(nn.Module):
         self.encoder = networks.ENCODERS[spec.encoder](spec.hidden, spec.latents, spec.activation)
         self.decoder = networks.DECODERS[spec.decoder](spec.hidden[::-1], spec.shape, spec.activation)
         if spec.sigma == "learned":
-            self.raw_log_sigma = self.param("raw_log_sigma", nn.initializers.constant(math.log(0.5)), ())
+            self.raw_log_sigma = self.param("raw_log_sigma", nn.initializers.zeros_init(), ())
 
     def encode(self, x: Float[Array, "batch *pixels"]) -> Posterior:
         """q(z | x) for images in [0, 1] (or any vectors)."""
@@ -99,7 +98,11 @@ class VAE(nn.Module):
 
     def log_sigma(self, sigma: float | Float[Array, ""] = 1.0) -> Float[Array, ""]:
         """log of the decoder's scale: learned, or of the number that is given."""
-        return likelihoods.floored(self.raw_log_sigma) if self.spec.sigma == "learned" else jnp.log(sigma)
+        if self.spec.sigma != "learned":
+            return jnp.log(sigma)
+        # Starts at the scale of the data and falls: latents are then won one by one, from the largest direction on.
+        scale = jnp.log(self._statistic("scale")) if self.spec.normalize != "none" else 0.0
+        return likelihoods.floored(scale + self.raw_log_sigma)
 
     def decode(self, z: Float[Array, "batch latents"], sigma: float | Float[Array, ""] = 1.0) -> likelihoods.Likelihood:
         """p(x | z); `sigma` is used where the spec says "fixed"."""

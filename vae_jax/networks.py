@@ -61,7 +61,8 @@ class LinearEncoder(nn.Module):
     @nn.compact
     def __call__(self, x: Images) -> tuple[Latents, Latents]:
         mean = nn.Dense(self.latents)(x.reshape(x.shape[0], -1))
-        log_var = self.param("log_var", nn.initializers.zeros_init(), (self.latents,))
+        # Ten times, because Adam moves all parameters alike, and a log variance has further to go than a weight.
+        log_var = 10 * self.param("log_var", nn.initializers.zeros_init(), (self.latents,))
         return mean, jnp.broadcast_to(log_var[None], mean.shape)
 
 

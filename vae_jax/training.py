@@ -133,7 +133,7 @@ def make_program(spec: RunSpec) -> Program:
         params = jax.tree.map(lambda param, update: param - rate * update, state.params, updates)
         finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads, squared=True))
         moved = TrainState(state.step + 1, params, state.statistics, opt_state, state.diverged_at)
-        return _freeze(finite, state, moved), _means(loss, terms)
+        return _freeze(finite, state, moved), _means(loss, terms, hyperparams)
 
     def epoch(state: TrainState, hyperparams: Hyperparams, pixels: Num[Array, "n *shape"]):
         number = state.step // spec.steps_per_epoch
@@ -152,7 +152,8 @@ def make_program(spec: RunSpec) -> Program:
 
     def validate(state: TrainState, hyperparams: Hyperparams, x: Float[Array, "n *shape"]) -> Metrics:
         key = keys.at(keys.stream(hyperparams.seed, keys.Stream.VALID), state.step)
-        return _means(*loss_and_terms(state.params, state, hyperparams, x, key))
+        loss, terms = loss_and_terms(state.params, state, hyperparams, x, key)
+        return _means(loss, terms, hyperparams)
 
     def advance(state: TrainState, hyperparams: Hyperparams, splits: dict, epochs: Int[Array, ""]):
         def body(_, carry):
@@ -170,8 +171,11 @@ def make_program(spec: RunSpec) -> Program:
     return Program(init, step, advance)
 
 
-def _means(loss: Float[Array, ""], terms: objectives.Terms) -> Metrics:
-    return Metrics(loss, jnp.mean(terms.distortion), jnp.mean(terms.rate), jnp.mean(terms.posterior.std))
+def _means(loss: Float[Array, ""], terms: objectives.Terms, hyperparams: Hyperparams) -> Metrics:
+    """What is reported of a batch: a deterministic code has std 0 and infinite rate, whatever its log_var says."""
+    noise_scale = hyperparams.objective.noise_scale
+    rate = jnp.where(noise_scale > 0, jnp.mean(terms.rate), jnp.inf)
+    return Metrics(loss, jnp.mean(terms.distortion), rate, noise_scale * jnp.mean(terms.posterior.std))
 
 
 def _freeze(finite: Bool[Array, ""], before: TrainState, after: TrainState) -> TrainState:

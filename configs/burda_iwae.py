@@ -1,0 +1,22 @@
+"""VAE against IWAE at equal epochs: Burda et al. 2016, one stochastic layer, k = 1, 5 and 50 draws in the objective.
+
+    python -m experiments.train --config=configs/burda_iwae.py
+
+NOTE_iwae
+"""
+
+from configs import burda
+
+
+def get_config():
+    config = burda.get_config()
+    config.train.epochs = 12
+    config.train.chunk_epochs = 1
+    config.train.checkpoint_every = 1
+    config.eval.importance_samples = 1000
+    return config
+
+
+def sweep(add):
+    for samples in (1, 5, 50):
+        add({"name": "vae" if samples == 1 else f"iwae_{samples}", "objective.importance_samples": samples})

@@ -1,0 +1,24 @@
+"""The rate-distortion curve that is known: a linear beta-VAE with fixed sigma over two decades of beta.
+
+    python -m experiments.train --config=configs/water_filling.py
+
+NOTE_water_filling
+"""
+
+from configs import linear
+
+
+def get_config():
+    config = linear.get_config()
+    config.model.latents = 8
+    config.model.sigma = "0.3"
+    config.eval.importance_samples = 0
+    config.eval.samples = 500
+    return config
+
+
+def sweep(add):
+    """Latents switch off at beta = lambda_i / sigma^2; the last row has the theta = beta sigma^2 of another row."""
+    for beta in (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0):
+        add({"objective.beta": beta, "model.sigma": "0.3"})
+    add({"objective.beta": 4.0, "model.sigma": "0.15"})

@@ -1,0 +1,318 @@
+"""Every figure of a row against a known answer: a linear Gaussian model has them all in closed form."""
+
+import dataclasses
+import functools
+import math
+
+import jax
+import numpy as np
+import pytest
+import scipy.linalg
+import scipy.stats
+from jax import random
+from test_study import compiled_once, tiny  # noqa: F401
+
+from vae_jax import data, evaluation, grid, objectives, pictures
+from vae_jax.model import VAE
+
+SIGMA = 0.5
+PIXELS, LATENTS = 5, 3
+SEEDS = 20
+# One block of runs and a part of the next: a point, half the noise, then the whole of it with many seeds.
+NOISE = (0.0, 0.5, *[1.0] * SEEDS)
+AE, HALF, VAES = 0, 1, range(2, 2 + SEEDS)
+
+
+@functools.cache
+def dataset() -> data.Dataset:
+    """Vectors far from zero, so that a padding row would be seen in any mean."""
+    generator = np.random.default_rng(0)
+    sizes = {"train": 91, "test": 53}
+    splits = {
+        name: data.Split(generator.normal(2.0, 1.0, (size, PIXELS)).astype(np.float32), np.arange(size) % 4)
+        for name, size in sizes.items()
+    }
+    return data.Dataset(splits, data.ImageSpec((PIXELS,), 1, False), 0)
+
+
+@functools.cache
+def planned(batch_size: int):
+    """The network and what is drawn, from a config."""
+    linear = {"model__encoder": "linear", "model__decoder": "linear", "model__latents": LATENTS, "model__normalize": "none"}
+    likelihood = {"model__likelihood": "gaussian", "model__sigma": str(SIGMA), "train__batch_size": 16}
+    config = tiny(**linear, **likelihood, eval__samples=8, eval__batch_size=batch_size, eval__decoded=500)
+    (run,) = grid.expand(config.to_dict())
+    return grid.specify(run, dataset())[0].model, evaluation.EvalSpec(**run.group("eval"))
+
+
+@functools.cache
+def variables() -> dict:
+    """Random parameters; the last latent hardly knows the image."""
+    model, _ = planned(20)
+    params = VAE(model).init(random.key(1), np.zeros((1, PIXELS), np.float32))["params"]
+    kernel = np.array(params["encoder"]["Dense_0"]["kernel"])
+    kernel[:, -1] *= 1e-3
+    params["encoder"]["Dense_0"]["kernel"] = kernel
+    params["decoder"]["Dense_0"]["bias"] = np.linspace(-1, 1, PIXELS, dtype=np.float32)
+    return {"params": params}
+
+
+def every(value) -> np.ndarray:
+    """The same leaf for every run."""
+    return np.broadcast_to(value, (len(NOISE), *np.shape(value)))
+
+
+@functools.cache
+def evaluated(batch_size: int = 20, count: int = len(NOISE)) -> list[tuple[dict, dict]]:
+    """(row, arrays) of the first `count` runs."""
+    noise = np.float32(NOISE)
+    weights = objectives.Weights(noise_scale=noise, distortion_weight=np.ones_like(noise), beta=noise)
+    seeds = np.int32([0, 0, *range(SEEDS)])
+    leaves = (jax.tree.map(every, variables()), every(np.float32(SIGMA)), weights, seeds)
+    mine = jax.tree.map(lambda leaf: leaf[:count], leaves)
+    return list(evaluation.evaluate(*planned(batch_size), *mine, dataset()))
+
+
+def rows() -> list[dict]:
+    return [row for row, _ in evaluated()]
+
+
+@dataclasses.dataclass(frozen=True)
+class Exact:
+    """What is known of one split at one noise scale, in float64."""
+
+    distortion: float
+    rate: float
+    mse: float
+
+
+def decoder() -> tuple[np.ndarray, np.ndarray]:
+    """W [latents, pixels] and b of the decoder."""
+    bound = VAE(planned(20)[0]).bind(variables())
+    origin, *units = np.asarray(bound.decode(np.eye(LATENTS + 1, LATENTS, -1, np.float32), SIGMA).mean, float)
+    return np.array(units) - origin, origin
+
+
+@functools.cache
+def exact(split: str, noise_scale: float) -> Exact:
+    """E|x - W z - b|^2 = |x - W mean - b|^2 + sum_i |W_i|^2 var_i, and the KL of two Gaussians."""
+    x = dataset().images(split).astype(float)
+    posterior = VAE(planned(20)[0]).bind(variables()).encode(dataset().images(split))
+    mean, variance = np.asarray(posterior.mean, float), noise_scale**2 * np.exp(np.asarray(posterior.log_var, float))
+    kernel, bias = decoder()
+    squares = np.square(x - mean @ kernel - bias).sum(axis=1)
+    spread = variance @ np.square(kernel).sum(axis=1)
+    distortion = (squares + spread) / (2 * SIGMA**2) + PIXELS / 2 * math.log(2 * math.pi * SIGMA**2)
+    rate = 0.5 * (mean**2 + variance - 1 - np.log(variance)).sum(axis=1) if noise_scale else np.array(np.inf)
+    return Exact(distortion.mean(), rate.mean(), squares.mean() / PIXELS)
+
+
+# Columns
+
+
+@pytest.mark.parametrize("prefix", ["", "train_"])
+def test_distortion_and_its_error_match_the_closed_form(prefix):
+    """The z-scores of many seeds are standard normal: unbiased, and the stated error is the real one."""
+    known = exact("train" if prefix else "test", 1.0).distortion
+    scores = [(rows()[run][f"{prefix}distortion"] - known) / rows()[run][f"{prefix}distortion_se"] for run in VAES]
+    low, high = scipy.stats.chi2(SEEDS).ppf([1e-4, 1 - 1e-4])
+    assert low < np.sum(np.square(scores)) < high
+    assert abs(np.mean(scores)) < 4 / math.sqrt(SEEDS)
+
+
+def test_half_the_noise_is_drawn_and_reported():
+    known, row = exact("test", 0.5), rows()[HALF]
+    assert abs(row["distortion"] - known.distortion) < 4 * row["distortion_se"]
+    assert abs(row["distortion"] - exact("test", 1.0).distortion) > 10 * row["distortion_se"]
+    assert row["rate"] == pytest.approx(known.rate, rel=1e-5)
+    assert row["train_rate"] == pytest.approx(exact("train", 0.5).rate, rel=1e-5)
+    assert row["mean_std"] == pytest.approx(rows()[VAES[0]]["mean_std"] / 2, rel=1e-6)
+
+
+def test_the_rate_is_the_closed_form_for_every_seed():
+    for split, prefix in (("test", ""), ("train", "train_")):
+        assert {rows()[run][f"{prefix}rate"] for run in VAES} == {rows()[VAES[0]][f"{prefix}rate"]}
+        assert rows()[VAES[0]][f"{prefix}rate"] == pytest.approx(exact(split, 1.0).rate, rel=1e-5)
+
+
+def test_the_elbo_is_what_it_is_called():
+    for row in rows():
+        for prefix in ("", "train_"):
+            assert row[f"{prefix}elbo"] == -(row[f"{prefix}distortion"] + row[f"{prefix}rate"])
+    assert rows()[HALF]["elbo_se"] == rows()[HALF]["distortion_se"] > 0
+
+
+def test_a_point_for_a_code_has_infinite_rate_and_an_exact_distortion():
+    row, known = rows()[AE], exact("test", 0.0)
+    assert (row["rate"], row["elbo"], row["mean_std"]) == (math.inf, -math.inf, 0)
+    assert (row["train_rate"], row["train_elbo"]) == (math.inf, -math.inf)
+    assert row["distortion"] == pytest.approx(known.distortion, rel=1e-6)
+    assert row["distortion_se"] == 0
+    assert row["elbo_se"] is None
+
+
+def test_mse_is_at_the_mean_code_whatever_the_noise():
+    for row in rows():
+        assert row["mse"] == pytest.approx(exact("test", 1.0).mse, rel=1e-6)
+        assert row["train_mse"] == pytest.approx(exact("train", 1.0).mse, rel=1e-6)
+
+
+def test_a_latent_that_does_not_vary_is_not_active():
+    assert {row["active_units"] for row in rows()} == {LATENTS - 1}
+
+
+@pytest.mark.parametrize("batch_size", [7, 500])
+def test_padding_is_never_counted(batch_size):
+    """8 or 1 batches instead of 3, for 53 images: only what is drawn may differ."""
+    for (row, arrays), (other, others) in zip(evaluated(batch_size, 3), evaluated()[:3], strict=True):
+        for name in ("rate", "mse", "mean_std", "train_rate", "train_mse"):
+            assert row[name] == pytest.approx(other[name], rel=1e-6)
+        for name in ("active_units", "knn_accuracy"):
+            assert row[name] == other[name]
+        assert arrays["codes_mean"].shape == (53, LATENTS)
+        np.testing.assert_allclose(arrays["codes_mean"], others["codes_mean"], rtol=1e-5, atol=1e-6)
+    (ae, _), (vae, _) = evaluated(batch_size, 3)[:2]
+    assert ae["distortion"] == pytest.approx(exact("test", 0.0).distortion, rel=1e-6)
+    assert abs(vae["distortion"] - exact("test", 0.5).distortion) < 4 * vae["distortion_se"]
+
+
+def test_draws_come_from_the_seed():
+    assert len({rows()[run]["distortion"] for run in VAES}) == SEEDS
+
+
+def test_samples_of_the_prior_are_decoded():
+    """frechet_prior against the distance of N(b, W^T W), from which decoder means of the prior come, to the images."""
+    kernel, bias = decoder()
+    x = dataset().images("test").astype(float)
+    covariance, product = np.cov(x, rowvar=False, bias=True), kernel.T @ kernel
+    cross = scipy.linalg.sqrtm(product @ covariance).real
+    known = np.square(bias - x.mean(axis=0)).sum() + np.trace(product + covariance - 2 * cross)
+    found = [rows()[run]["frechet_prior"] for run in VAES]
+    assert abs(np.mean(found) - known) < np.std(found)  # the mean of 20 within the spread of one
+    assert np.std(found) < 0.1 * known
+
+
+def test_arrays_hold_the_codes():
+    posterior = VAE(planned(20)[0]).bind(variables()).encode(dataset().images("test"))
+    for run in (AE, HALF, VAES[-1]):
+        _, arrays = evaluated()[run]
+        np.testing.assert_allclose(arrays["codes_mean"], posterior.mean, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(arrays["codes_std"], NOISE[run] * np.asarray(posterior.std), rtol=1e-6)
+        np.testing.assert_array_equal(arrays["labels"], dataset().splits["test"].labels)
+        np.testing.assert_array_equal(arrays["images"], dataset().images("test")[: len(arrays["images"])])
+
+
+# Nearest neighbours
+
+
+def test_knn_of_separate_classes_is_perfect_and_of_mixed_labels_is_not():
+    generator = np.random.default_rng(0)
+    labels = np.arange(60) % 3
+    codes = 10 * np.eye(3)[labels] + generator.normal(size=(60, 3))
+    assert evaluation.knn_accuracy(codes[:40], labels[:40], codes[40:], labels[40:]) == 1.0
+    assert evaluation.knn_accuracy(codes[:40], labels[:40], codes[40:], (labels[40:] + 1) % 3) == 0.0
+
+
+def test_five_neighbours_vote():
+    """Around 0: two of class 0 are nearest, then three of class 1; the next of class 0 are too far to count."""
+    train = np.array([0.1, -0.2, 0.3, -0.4, 0.5, 0.6, -0.7])[:, None]
+    labels = np.array([0, 0, 1, 1, 1, 0, 0])
+    assert evaluation.knn_accuracy(train, labels, np.zeros((1, 1)), np.array([1])) == 1.0
+
+
+# Frechet distance
+
+
+def reference(a: np.ndarray, b: np.ndarray) -> float:
+    a, b = a.reshape(len(a), -1), b.reshape(len(b), -1)
+    covariances = [np.cov(x, rowvar=False, bias=True) for x in (a, b)]
+    root = scipy.linalg.sqrtm(covariances[0] @ covariances[1]).real
+    return np.square(a.mean(axis=0) - b.mean(axis=0)).sum() + np.trace(covariances[0] + covariances[1] - 2 * root)
+
+
+def clouds(count=300, shape=(3, 2, 1)):
+    generator = np.random.default_rng(3)
+    a = generator.normal(size=(count, *shape))
+    b = 1 + a[::-1] * generator.uniform(0.5, 2, shape) + generator.normal(size=(count, 1, 1, 1))
+    return a, b
+
+
+def test_frechet_matches_scipy_and_is_symmetric():
+    a, b = clouds()
+    assert evaluation.frechet_distance(a, b) == pytest.approx(reference(a, b), rel=1e-9)
+    assert evaluation.frechet_distance(b, a) == pytest.approx(evaluation.frechet_distance(a, b), rel=1e-9)
+
+
+def test_frechet_of_gaussians_in_one_dimension():
+    a = np.array([-1.0, 1.0])[:, None]  # mean 0, std 1
+    assert evaluation.frechet_distance(a, 3 + 2 * a) == pytest.approx(3**2 + (2 - 1) ** 2)
+
+
+def test_frechet_of_a_shift_is_its_square():
+    a, _ = clouds()
+    shift = np.linspace(0, 1, 6).reshape(3, 2, 1)
+    assert evaluation.frechet_distance(a, a) == pytest.approx(0, abs=1e-9)
+    assert evaluation.frechet_distance(a, a + shift) == pytest.approx(np.square(shift).sum(), rel=1e-9)
+
+
+def test_frechet_of_a_scaling():
+    a, _ = clouds()
+    trace = np.square(a - a.mean(axis=0)).sum(axis=(1, 2, 3)).mean()
+    expected = 0.25 * trace + 0.25 * np.square(a.mean(axis=0)).sum()
+    assert evaluation.frechet_distance(a, 1.5 * a) == pytest.approx(expected, rel=1e-9)
+
+
+def test_frechet_of_fewer_images_than_pixels():
+    """Singular covariances, and pixels that never change."""
+    a, b = clouds(count=4)
+    a[:, 0] = 0
+    assert evaluation.frechet_distance(a, a) == pytest.approx(0, abs=1e-6)
+    flat = [x.reshape(4, -1) for x in (a, b)]
+    centred = [x - x.mean(axis=0) for x in flat]
+    # tr (S_a S_b)^(1/2) is the sum of the singular values of the centred data's product.
+    cross = np.linalg.norm(centred[0] @ centred[1].T, "nuc") / 4
+    spread = sum(np.square(x).sum() / 4 for x in centred) - 2 * cross
+    expected = np.square(flat[0].mean(axis=0) - flat[1].mean(axis=0)).sum() + spread
+    assert evaluation.frechet_distance(a, b) == pytest.approx(expected, rel=1e-6)
+
+
+# Pairs of different classes
+
+LABELS = np.array([3, 1, 1, 7, 3, 1, 1, 1, 1, 7])
+
+
+def pairs(count: int, labels=LABELS, seed: int = 0):
+    return pictures.pairs(labels, count, np.random.default_rng(seed))
+
+
+def test_pairs_are_of_different_classes():
+    found = pairs(5000)
+    assert found.shape == (5000, 2)
+    assert (LABELS[found[:, 0]] != LABELS[found[:, 1]]).all()
+
+
+def test_pairs_cover_all_images_evenly():
+    first, second = pairs(5000).T
+    assert np.bincount(first).tolist() == [500] * 10
+    for image in range(10):
+        others = np.flatnonzero(LABELS[image] != LABELS)
+        counts = np.bincount(second[first == image], minlength=10)[others]
+        assert counts.sum() == 500  # and none of its own class
+        expected = 500 / len(others)
+        assert np.sum((counts - expected) ** 2 / expected) < scipy.stats.chi2(len(others) - 1).ppf(1 - 1e-5)
+
+
+def test_pairs_come_from_the_seed():
+    np.testing.assert_array_equal(pairs(50), pairs(50))
+    assert (pairs(50) != pairs(50, seed=1)).any()
+
+
+def test_fewer_pairs_than_images():
+    found = pairs(4)
+    assert found.shape == (4, 2)
+    assert len(set(found[:, 0])) == 4
+
+
+@pytest.mark.parametrize("labels", [None, np.zeros(5, int)])
+def test_no_pairs_without_two_classes(labels):
+    assert pairs(10, labels=labels) is None

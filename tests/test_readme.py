@@ -1,0 +1,94 @@
+"""What the README says is there and works: its Python runs as it stands, its commands and paths exist."""
+
+import importlib
+import pathlib
+import re
+
+import pytest
+from test_study import compiled_once, tiny  # noqa: F401
+
+from configs import ablations
+from vae_jax import grid, results
+
+ROOT = pathlib.Path(__file__).parents[1]
+README = ROOT / "README.md"
+pytestmark = pytest.mark.skipif(not README.exists(), reason="no README.md yet")
+
+
+def text() -> str:
+    return README.read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text(), flags=re.MULTILINE | re.DOTALL)
+
+
+def study_block() -> str:
+    (block,) = [block for block in blocks("python") if "study.run(" in block]
+    return block
+
+
+def one_run(add) -> None:
+    add(ablations.variant("vae", 0))
+
+
+def test_the_study_from_python_has_at_most_ten_lines():
+    assert len([line for line in study_block().splitlines() if line.strip()]) <= 10
+
+
+def test_the_study_from_python_runs(tmp_path, monkeypatch, capsys):
+    """As it stands, but with the study that it runs made tiny."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(ablations, "get_config", lambda: tiny(name="ablations", baselines=("pca",)))
+    monkeypatch.setattr(ablations, "sweep", one_run)
+    exec(compile(study_block(), str(README), "exec"), {})
+    (table,) = tmp_path.rglob("results.csv")
+    assert [row["name"] for row in results.read_csv(table)] == ["vae", "pca"]
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_other_python_is_valid():
+    for block in blocks("python"):
+        compile(block, str(README), "exec")
+
+
+def test_links_lead_somewhere():
+    links = re.findall(r"\]\((?!https?://|#|mailto:)([^)#\s]+)", text())
+    links += re.findall(r"<img[^>]* src=\"(?!https?://)([^\"]+)\"", text())
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_named_files_are_there():
+    """Every path below a folder of the repository, but for what a run leaves behind and for stand-ins like NAME."""
+    named = set(re.findall(r"(?<![\w/.])(?:\./)?((?:configs|scripts|tests|docs|vae_jax|experiments)/[\w./-]*\w)", text()))
+    assert {"scripts/reproduce", "scripts/test"} <= named
+    missing = {path for path in named if not (ROOT / path).exists() and not re.search(r"[A-Z]{3}|/my|/mine", path)}
+    assert missing == set()
+
+
+def commands() -> list[str]:
+    """Every `python -m experiments...` with its continued lines."""
+    joined = text().replace("\\\n", " ")
+    return [found.strip() for found in re.findall(r"python -m (experiments\.[^\n`]*)", joined)]
+
+
+def test_commands_are_those_there_are():
+    modules = {command.split()[0] for command in commands()}
+    assert modules == {"experiments.train", "experiments.evaluate", "experiments.figures"}
+    for module in modules:
+        assert (ROOT / f"{module.replace('.', '/')}.py").exists()
+
+
+def test_names_in_commands_are_config_names():
+    fields = grid.flatten(importlib.import_module("configs.base").get_config().to_dict())
+    named = [
+        name for command in commands() for name in re.findall(r"--(?:config\.|sweep=)([a-z_]+(?:\.[a-z_0-9]+)*)=", command)
+    ]
+    assert named
+    assert [name for name in named if name not in fields and name != "x.y"] == []
+
+
+@pytest.mark.parametrize("topic", ["results.csv", "--sweep", "npz", "tfds", "likelihood", "network", "PCA", "nats"])
+def test_it_speaks_of(topic):
+    assert topic.lower() in text().lower()

@@ -1,0 +1,222 @@
+"""What a person types, as typed: the three mains on a small study, their help, and the shell scripts."""
+
+import json
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+from test_bad_input import FORKS
+
+from vae_jax import results
+
+ROOT = pathlib.Path(__file__).parents[1]
+SMALL = {
+    "train.epochs": 2,
+    "train.chunk_epochs": 1,
+    "model.hidden": "(8,)",
+    "eval.samples": 2,
+    "eval.decoded": 50,
+    "eval.aggregate_samples": 0,
+}
+TRAIN = ["--config=configs/vae.py", *(f"--config.{key}={value}" for key, value in SMALL.items())]
+TRAIN += ["--sweep=objective.beta=0.5,1", "--sweep=seed=0,1"]
+ESCAPE = "\x1b"
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory):
+    """A checkout, as far as the mains can tell, that they may write runs/ into."""
+    folder = tmp_path_factory.mktemp("clone")
+    for name in ("configs", "experiments", "vae_jax"):
+        (folder / name).symlink_to(ROOT / name)
+    return folder
+
+
+def typed(clone, main: str, *arguments: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", f"experiments.{main}", *arguments, f"--compilation_cache={clone / 'compiled'}"]
+    return subprocess.run(command, cwd=clone, capture_output=True, text=True, timeout=300, check=False)
+
+
+def forked(clone, *commands: tuple) -> list[tuple]:
+    """(exit code, standard output, standard error) of each (main, arguments), without importing the library each time."""
+    asked = [(f"experiments.{main}", arguments) for main, arguments in commands]
+    command = [sys.executable, "-c", FORKS]
+    done = subprocess.run(
+        command, input=json.dumps(asked), cwd=clone, capture_output=True, text=True, timeout=300, check=True
+    )
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def trained(clone):
+    return typed(clone, "train", *TRAIN)
+
+
+@pytest.fixture(scope="module")
+def again(clone, trained):
+    """The same command, and the three kinds of help."""
+    before = (clone / "runs" / "vae" / "results.csv").read_bytes()
+    ended = forked(clone, ("train", TRAIN), *((main, ["--help"]) for main in ("train", "evaluate", "figures")))
+    assert (clone / "runs" / "vae" / "results.csv").read_bytes() == before
+    return dict(zip(("again", "train", "evaluate", "figures"), ended, strict=True))
+
+
+def assert_is_summary(lines: list[str]) -> None:
+    """A header, and one line for each beta."""
+    assert lines[0].split()[:4] == ["name", "objective.beta", "seeds", "distortion"]
+    assert [line.split()[:3] for line in lines[1:]] == [["vae", "0.5", "2"], ["vae", "1", "2"]]
+    assert all("±" in line for line in lines[1:])
+
+
+def test_train_prints_the_summary_and_where_things_lie(clone, trained):
+    assert trained.returncode == 0, trained.stderr
+    *summary, last = trained.stdout.splitlines()
+    assert_is_summary(summary)
+    drawn = list((clone / "runs" / "vae" / "figures").glob("*.png"))
+    assert drawn
+    assert last == f"runs/vae: results.csv, {len(drawn)} figures in figures/"
+
+
+def test_train_says_plain_lines_where_there_is_no_terminal(trained):
+    assert ESCAPE not in trained.stdout + trained.stderr
+    assert "\r" not in trained.stdout + trained.stderr
+    first, second = trained.stderr.splitlines()
+    assert re.fullmatch(r"vae \(4 runs\): 80 steps in [\d.]+ s", first)
+    assert re.fullmatch(r"evaluation: 4 runs in [\d.]+ s", second)
+
+
+def test_train_fills_the_directory(clone, trained):
+    workdir = clone / "runs" / "vae"
+    names = {"config.json", "metrics.jsonl", "results.csv", "log.jsonl", "arrays", "checkpoints", "figures"}
+    assert names <= {path.name for path in workdir.iterdir()}
+    rows = results.read_csv(workdir / "results.csv")
+    assert [(row["objective.beta"], row["seed"]) for row in rows] == [(0.5, 0), (0.5, 1), (1.0, 0), (1.0, 1)]
+    assert len(results.read_jsonl(workdir / "metrics.jsonl")) == 8
+    assert results.read_json(workdir / "config.json")["config"]["model"]["hidden"] == [8]
+
+
+def test_the_same_command_again_only_draws(again, trained):
+    code, out, err = again["again"]
+    assert (code, out) == (0, trained.stdout)
+    assert err == "runs/vae: all 4 runs are done\n"
+
+
+def test_evaluate_writes_the_same_table(clone, again):
+    table = clone / "runs" / "vae" / "results.csv"
+    before = table.read_bytes()
+    table.unlink()
+    done = typed(clone, "evaluate", "--workdir=runs/vae")
+    assert done.returncode == 0, done.stderr
+    assert table.read_bytes() == before
+    assert_is_summary(done.stdout.splitlines())
+
+
+def test_figures_draws_from_the_directory_alone(clone, again):
+    folder = clone / "runs" / "vae" / "figures"
+    before = {path.name for path in folder.iterdir()}
+    shutil.rmtree(folder)
+    done = typed(clone, "figures", "--workdir=runs/vae")
+    assert done.returncode == 0, done.stderr
+    assert {pathlib.Path(line) for line in done.stdout.splitlines()} == {
+        path.relative_to(clone) for path in folder.iterdir()
+    }
+    assert {path.name for path in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("main", "flags"), [("train", ("config", "workdir", "sweep")), ("evaluate", ("workdir",)), ("figures", ("workdir",))]
+)
+def test_help_is_worth_reading(again, main, flags):
+    code, out, err = again[main]
+    assert code in (0, 1)
+    assert f"python -m experiments.{main} --" in out + err
+    for flag in flags:
+        assert f"--{flag}:" in out + err
+    assert "Traceback" not in out + err
+
+
+# The shell scripts, with a Python that only says how it was called
+
+STAND_IN = """#!/bin/sh
+[ "$1" = -c ] && exit {too_old}
+[ "$1" = -V ] && echo Python 3.8.1 && exit
+echo "$PWD: $@" >> "{log}"
+if [ "$2" = venv ]; then mkdir -p .venv/bin; cp "$0" .venv/bin/python; fi
+"""
+
+
+class Checkout:
+    """The scripts and requirements.txt in a directory of their own, with a stand-in for Python 3.11 or for an older one."""
+
+    def __init__(self, folder: pathlib.Path, too_old: bool = False):
+        self.root, self.log = folder / "clone", folder / "calls"
+        shutil.copytree(ROOT / "scripts", self.root / "scripts")
+        shutil.copy(ROOT / "requirements.txt", self.root)
+        tools = folder / "tools"
+        tools.mkdir()
+        for name in ("bash", "sh", "env", "dirname", "cmp", "cp", "mkdir", "cat"):
+            (tools / name).symlink_to(shutil.which(name))
+        (tools / "python3").write_text(STAND_IN.format(log=self.log, too_old=int(too_old)))
+        (tools / "python3").chmod(0o755)
+        self.environment = {"PATH": str(tools), "HOME": os.environ.get("HOME", "/")}
+
+    def run(self, script: str, *arguments: str) -> subprocess.CompletedProcess:
+        """From another directory than the script's."""
+        command = [str(self.root / "scripts" / script), *arguments]
+        return subprocess.run(
+            command, cwd="/", env=self.environment, capture_output=True, text=True, timeout=60, check=False
+        )
+
+    def calls(self) -> list[str]:
+        lines = self.log.read_text().splitlines() if self.log.exists() else []
+        self.log.unlink(missing_ok=True)
+        assert all(line.startswith(f"{self.root}: ") for line in lines)
+        return [line.removeprefix(f"{self.root}: ") for line in lines]
+
+
+def test_reproduce_makes_the_environment_once_and_runs_both_studies(tmp_path):
+    checkout = Checkout(tmp_path)
+    studies = [f"-m experiments.train --config=configs/{name}.py --workdir=runs/{name}" for name in ("ablations", "latents")]
+    first = checkout.run("reproduce")
+    assert first.returncode == 0, first.stderr
+    venv, pip, *trained = checkout.calls()
+    assert venv == "-m venv .venv"
+    assert pip.startswith("-m pip install")
+    assert pip.endswith("-r requirements.txt")
+    assert trained == studies
+    assert str(checkout.root) in first.stdout.splitlines()[-1]
+    assert checkout.run("reproduce").returncode == 0
+    assert checkout.calls() == studies
+
+
+def test_requirements_that_changed_are_installed(tmp_path):
+    checkout = Checkout(tmp_path)
+    checkout.run("test")
+    checkout.calls()
+    (checkout.root / "requirements.txt").write_text("jax\n")
+    checkout.run("test")
+    pip, tests = checkout.calls()
+    assert pip.startswith("-m pip install")
+    assert tests == "-m pytest"
+
+
+def test_test_passes_its_arguments_on(tmp_path):
+    checkout = Checkout(tmp_path)
+    done = checkout.run("test", "-k", "two words", "--stress")
+    assert done.returncode == 0, done.stderr
+    assert checkout.calls()[-1] == "-m pytest -k two words --stress"
+
+
+@pytest.mark.parametrize("script", ["reproduce", "test"])
+def test_an_old_python_is_told(tmp_path, script):
+    checkout = Checkout(tmp_path, too_old=True)
+    done = checkout.run(script)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: vae_jax needs Python 3.11 or newer; python3 is Python 3.8.1.")
+    assert done.stderr.count("\n") == 1
+    assert checkout.calls() == []
+    assert not (checkout.root / ".venv").exists()
