@@ -14,6 +14,7 @@ sweep = burda_iwae.sweep
 
 def get_config():
     config = burda_iwae.get_config()
+    config.name = "burda_full"
     config.optimizer.learning_rate = 1e-3
     config.optimizer.eps = 1e-4
     config.train.batch_size = 20

@@ -10,6 +10,7 @@ from configs import burda
 
 def get_config():
     config = burda.get_config()
+    config.name = "burda_iwae"
     config.train.epochs = 12
     config.train.chunk_epochs = 1
     config.train.checkpoint_every = 1

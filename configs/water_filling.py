@@ -10,6 +10,7 @@ from configs import linear
 
 def get_config():
     config = linear.get_config()
+    config.name = "water_filling"
     config.model.latents = 8
     config.model.sigma = "0.3"
     config.eval.importance_samples = 0
@@ -20,5 +21,5 @@ def get_config():
 def sweep(add):
     """Latents switch off at beta = lambda_i / sigma^2; the last row has the theta = beta sigma^2 of another row."""
     for beta in (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0):
-        add({"objective.beta": beta, "model.sigma": "0.3"})
-    add({"objective.beta": 4.0, "model.sigma": "0.15"})
+        add({"name": "linear", "objective.beta": beta, "model.sigma": "0.3"})
+    add({"name": "linear", "objective.beta": 4.0, "model.sigma": "0.15"})

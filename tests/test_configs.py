@@ -7,7 +7,7 @@ import pathlib
 import jax
 import numpy as np
 import pytest
-from test_study import compiled_once  # noqa: F401
+from test_study import compiled_quickly  # noqa: F401
 
 from vae_jax import data, grid, study, training
 
@@ -15,6 +15,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 NAMES = sorted(path.stem for path in (ROOT / "configs").glob("*.py") if path.stem != "__init__")
 # name -> noise_scale, distortion_weight, beta; None where a study turns it.
 FAMILY = {"ae": (0, 1, 0), "vae_no_kl": (1, 1, 0), "kl_only": (1, 0, 1), "vae": (1, 1, 1), "beta_vae": (1, 1, None)}
+MAIN = (*FAMILY, "base", "ablations", "latents")  # compiled in every session; the others where there is time
 
 
 def runs_of(name: str) -> list[grid.Run]:
@@ -37,14 +38,17 @@ def dataset_of(run: grid.Run) -> data.Dataset:
 
 
 @functools.cache
-def first_step(spec: training.RunSpec):
-    program = training.make_program(spec)
+def step(spec: training.RunSpec):
+    return jax.jit(training.make_program(spec).step)
 
-    def stepped(hyperparams, statistics, x):
-        state = program.init(hyperparams, statistics)
-        return state, *program.step(state, hyperparams, x)
 
-    return jax.jit(stepped)
+def random_state(spec: training.RunSpec, hyperparams, statistics: dict) -> training.TrainState:
+    """A state before the first step, with random numbers for parameters: compiling `init` would cost as much as a step."""
+    shapes = jax.eval_shape(training.make_program(spec).init, hyperparams, statistics)
+    generator = np.random.default_rng(0)
+    params = jax.tree.map(lambda leaf: generator.normal(0, 0.05, leaf.shape).astype(leaf.dtype), shapes.params)
+    zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+    return zeros.replace(params=params, statistics=statistics, diverged_at=np.int32(-1))
 
 
 def differ(before, after) -> bool:
@@ -52,18 +56,31 @@ def differ(before, after) -> bool:
     return any((np.asarray(a) != np.asarray(b)).any() for a, b in leaves)
 
 
+def a_step(name: str):
+    """The first run of a study as it is: its step, a state before it, hyperparams and a batch."""
+    run = runs_of(name)[0]
+    dataset = dataset_of(run)
+    spec, hyperparams = grid.specify(run, dataset)
+    before = random_state(spec, hyperparams, dataset.statistics(spec.model.normalize))
+    return step(spec), before, hyperparams, dataset.images("train")[: spec.batch_size]
+
+
 @pytest.mark.parametrize("name", NAMES)
+def test_a_step_of_it_can_be_built(name):
+    function, before, *rest = a_step(name)
+    after, metrics = jax.eval_shape(function, before, *rest)
+    assert jax.tree.map(np.shape, after) == jax.tree.map(np.shape, before)
+    assert metrics.loss.shape == ()
+
+
+@pytest.mark.usefixtures("compiled_quickly")
+@pytest.mark.parametrize("name", [name if name in MAIN else pytest.param(name, marks=pytest.mark.stress) for name in NAMES])
 def test_it_takes_a_step(name):
-    """The first and the last run of the study, as they are."""
-    runs = runs_of(name)
-    for run in {id(run): run for run in (runs[0], runs[-1])}.values():
-        dataset = dataset_of(run)
-        spec, hyperparams = grid.specify(run, dataset)
-        x = dataset.images("train")[: spec.batch_size]
-        before, after, metrics = first_step(spec)(hyperparams, dataset.statistics(spec.model.normalize), x)
-        assert np.isfinite(metrics.loss)
-        assert int(after.step) == 1
-        assert differ(before.params, after.params)
+    function, before, *rest = a_step(name)
+    after, metrics = function(before, *rest)
+    assert np.isfinite(metrics.loss)
+    assert int(after.step) == 1
+    assert differ(before.params, after.params)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -73,7 +90,7 @@ def test_its_note_says_how_it_is_run(name):
     assert f"python -m experiments.train --config=configs/{name}.py" in note
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "base"])
+@pytest.mark.parametrize("name", [*FAMILY, "ablations", "latents"])
 def test_a_config_is_named_after_its_file(name):
     assert importlib.import_module(f"configs.{name}").get_config().name == name
 

@@ -5,22 +5,29 @@ import functools
 import math
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.linalg
 import scipy.stats
 from jax import random
-from test_study import compiled_once, tiny  # noqa: F401
+from test_study import tiny, with_settings
 
 from vae_jax import data, evaluation, grid, objectives, pictures
 from vae_jax.model import VAE
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly_here")
 SIGMA = 0.5
 PIXELS, LATENTS = 5, 3
 SEEDS = 20
 # One block of runs and a part of the next: a point, half the noise, then the whole of it with many seeds.
 NOISE = (0.0, 0.5, *[1.0] * SEEDS)
 AE, HALF, VAES = 0, 1, range(2, 2 + SEEDS)
+
+
+@pytest.fixture(scope="module")
+def compiled_quickly_here():
+    yield from with_settings(jax_disable_most_optimizations=True)
 
 
 @functools.cache
@@ -49,7 +56,7 @@ def planned(batch_size: int):
 def variables() -> dict:
     """Random parameters; the last latent hardly knows the image."""
     model, _ = planned(20)
-    params = VAE(model).init(random.key(1), np.zeros((1, PIXELS), np.float32))["params"]
+    params = VAE(model).init(random.key(1), jnp.zeros((1, PIXELS)))["params"]
     kernel = np.array(params["encoder"]["Dense_0"]["kernel"])
     kernel[:, -1] *= 1e-3
     params["encoder"]["Dense_0"]["kernel"] = kernel
@@ -89,15 +96,19 @@ class Exact:
 def decoder() -> tuple[np.ndarray, np.ndarray]:
     """W [latents, pixels] and b of the decoder."""
     bound = VAE(planned(20)[0]).bind(variables())
-    origin, *units = np.asarray(bound.decode(np.eye(LATENTS + 1, LATENTS, -1, np.float32), SIGMA).mean, float)
+    origin, *units = np.asarray(bound.decode(jnp.eye(LATENTS + 1, LATENTS, -1), SIGMA).mean, float)
     return np.array(units) - origin, origin
+
+
+def encoded(split: str):
+    return VAE(planned(20)[0]).bind(variables()).encode(jnp.asarray(dataset().images(split)))
 
 
 @functools.cache
 def exact(split: str, noise_scale: float) -> Exact:
     """E|x - W z - b|^2 = |x - W mean - b|^2 + sum_i |W_i|^2 var_i, and the KL of two Gaussians."""
     x = dataset().images(split).astype(float)
-    posterior = VAE(planned(20)[0]).bind(variables()).encode(dataset().images(split))
+    posterior = encoded(split)
     mean, variance = np.asarray(posterior.mean, float), noise_scale**2 * np.exp(np.asarray(posterior.log_var, float))
     kernel, bias = decoder()
     squares = np.square(x - mean @ kernel - bias).sum(axis=1)
@@ -193,7 +204,7 @@ def test_samples_of_the_prior_are_decoded():
 
 
 def test_arrays_hold_the_codes():
-    posterior = VAE(planned(20)[0]).bind(variables()).encode(dataset().images("test"))
+    posterior = encoded("test")
     for run in (AE, HALF, VAES[-1]):
         _, arrays = evaluated()[run]
         np.testing.assert_allclose(arrays["codes_mean"], posterior.mean, rtol=1e-5, atol=1e-6)

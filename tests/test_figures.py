@@ -10,7 +10,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from vae_jax import errors, figures, results
+from vae_jax import errors, figures, image_figures, plotting, results
 
 STUDY = {  # name -> noise_scale, distortion_weight, betas
     "ae": (0.0, 1.0, (0.0,)),
@@ -78,7 +78,7 @@ def drawn(workdir) -> set[str]:
 
 def applicable(workdir) -> set[str]:
     """The names of the figures that would be drawn; much quicker than drawing them."""
-    directory = figures.Directory(workdir)
+    directory = plotting.Directory(workdir)
     return {name for name, function in figures.FIGURES.items() if function(directory) is not None}
 
 
@@ -122,14 +122,14 @@ def test_latents_figure_has_a_line_for_each_name(tmp_path):
     rows += [{"run": 90 + k, "name": "pca", "model.latents": k, "mse": 1 / k, "train_mse": 1 / k} for k in (1, 2, 4)]
     results.write_csv(tmp_path / "results.csv", rows)
     assert drawn(tmp_path) == {"latents"}
-    axes = figures.latents(figures.Directory(tmp_path)).axes[0]
+    axes = figures.latents(plotting.Directory(tmp_path)).axes[0]
     assert {text.get_text() for text in axes.get_legend().get_texts()} == {"linear_ae", "ae", "pca"}
     line = next(bar for bar in axes.containers if bar.get_label() == "ae")
     np.testing.assert_allclose(line.lines[0].get_ydata(), [1.5, 1.0, 0.75])  # means over the seeds
 
 
 def test_trade_off_shows_mean_and_standard_error_over_seeds(tmp_path):
-    directory = figures.Directory(write_study(tmp_path, seeds=3))
+    directory = plotting.Directory(write_study(tmp_path, seeds=3))
     rows = results.read_csv(tmp_path / "results.csv")
     for axes, prefix in zip(figures.trade_off(directory).axes, ("train_", ""), strict=True):
         bars = {bar.get_label(): bar for bar in axes.containers}
@@ -146,7 +146,7 @@ def test_trade_off_shows_mean_and_standard_error_over_seeds(tmp_path):
 
 
 def test_trade_off_joins_betas_in_order_with_the_vae_among_them(tmp_path):
-    directory = figures.Directory(write_study(tmp_path))
+    directory = plotting.Directory(write_study(tmp_path))
     axes = figures.trade_off(directory).axes[1]
     bars = {bar.get_label(): bar.lines[0].get_xdata()[0] for bar in axes.containers}
     order = ["beta_vae, beta 0.5", "vae", "beta_vae, beta 2"]
@@ -155,7 +155,7 @@ def test_trade_off_joins_betas_in_order_with_the_vae_among_them(tmp_path):
 
 
 def test_trade_off_names_what_lies_out_of_view(tmp_path):
-    for axes in figures.trade_off(figures.Directory(write_study(tmp_path))).axes:
+    for axes in figures.trade_off(plotting.Directory(write_study(tmp_path))).axes:
         texts = [text.get_text() for text in axes.texts]
         assert any(text.startswith("\N{UPWARDS ARROW} kl_only: ") for text in texts)
         assert any(text.startswith("\N{RIGHTWARDS ARROW} vae_no_kl: rate 20.0") for text in texts)
@@ -164,22 +164,22 @@ def test_trade_off_names_what_lies_out_of_view(tmp_path):
 
 def test_a_name_has_one_color_in_every_figure(tmp_path):
     study = STUDY | {"mine": (1.0, 1.0, (1.0,)), "other": (1.0, 1.0, (1.5,))}
-    directory = figures.Directory(write_study(tmp_path, study))
+    directory = plotting.Directory(write_study(tmp_path, study))
     colors = {setting.name: setting.color for setting in directory.settings}
     assert len(set(colors.values())) == len(colors)
-    assert all(colors[name] == color for name, color in figures.COLORS.items() if name in colors)
+    assert all(colors[name] == color for name, color in plotting.COLORS.items() if name in colors)
     trade = figures.trade_off(directory).axes[0]
     std = figures.posterior_std(directory).axes[0]
     for name in ("vae", "kl_only", "mine"):
         (bar,) = (bar for bar in trade.containers if bar.get_label() == name)
         (line,) = (line for line in std.lines if line.get_label() == name)
         assert bar.lines[0].get_color() == line.get_color() == colors[name]
-    (title,) = {axes.title.get_color() for axes in figures.samples(directory).axes if axes.get_title() == "vae"}
+    (title,) = {axes.title.get_color() for axes in image_figures.samples(directory).axes if axes.get_title() == "vae"}
     assert title == colors["vae"]
 
 
 def test_posterior_std_leaves_out_deterministic_codes(tmp_path):
-    axes = figures.posterior_std(figures.Directory(write_study(tmp_path))).axes[0]
+    axes = figures.posterior_std(plotting.Directory(write_study(tmp_path))).axes[0]
     labels = {line.get_label() for line in axes.lines}
     assert "ae" not in labels and {"vae", "vae_no_kl", "kl_only", "beta_vae, beta 2"} <= labels
 
@@ -195,7 +195,7 @@ def test_plane_lies_over_its_codes_with_the_largest_second_latent_on_top(tmp_pat
     ) / 2
     arrays["plane"] = np.broadcast_to(level[:, None, None, None], (400, 8, 8, 1))
     results.write_arrays(path, arrays)
-    _, right = figures.latent_plane(figures.Directory(tmp_path)).axes
+    _, right = image_figures.latent_plane(plotting.Directory(tmp_path)).axes
     image = right.images[0]
     picture, (left, _, bottom, top) = np.asarray(image.get_array()), image.get_extent()
     assert picture[4, 4] == 0.5 and picture[4, -4] == 1.0 and picture[-4, 4] == 0 and picture[-4, -4] == 0.5
@@ -214,7 +214,7 @@ def test_diverged_and_missing_runs_are_passed_over(tmp_path):
     for row in rows:
         if row["name"] == "ae":
             results.arrays_path(tmp_path, row["run"]).unlink()
-    directory = figures.Directory(tmp_path)
+    directory = plotting.Directory(tmp_path)
     assert "without 1 diverged run" in figures.trade_off(directory).get_suptitle()
     shown = {drawn.setting.name: drawn.row["seed"] for drawn in directory.having("plane")}
     assert "ae" not in shown and shown["vae"] == 1 and shown["kl_only"] == 0
@@ -227,8 +227,8 @@ def test_a_collapsed_model_alone_is_drawn(tmp_path):
     arrays = results.read_arrays(path)
     arrays |= {"codes_mean": 0 * arrays["codes_mean"], "plane_latents": 0 * arrays["plane_latents"]}
     results.write_arrays(path, arrays)
-    for function in (figures.latent_plane, figures.latent_panels):
-        function(figures.Directory(tmp_path)).savefig(tmp_path / "figure.png")
+    for function in (image_figures.latent_plane, figures.latent_panels):
+        function(plotting.Directory(tmp_path)).savefig(tmp_path / "figure.png")
 
 
 def test_missing_or_damaged_files_are_the_users_mistake(tmp_path):
@@ -242,7 +242,7 @@ def test_missing_or_damaged_files_are_the_users_mistake(tmp_path):
 
 def test_draws_in_a_thread(tmp_path):
     write_study(tmp_path, {"vae": STUDY["vae"]}, seeds=1)
-    threads = [threading.Thread(target=figures.samples, args=[figures.Directory(tmp_path)]) for _ in range(2)]
+    threads = [threading.Thread(target=image_figures.samples, args=[plotting.Directory(tmp_path)]) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:

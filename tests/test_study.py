@@ -38,14 +38,9 @@ def sweep(add):
     add({"name": "vae", "objective.noise_scale": 1.0, "objective.beta": 1.0})
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compiled_once(tmp_path_factory):
-    """Compiling is what these tests cost: what one of them compiled, the next ones of the session read."""
-    settings = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.getbasetemp() / "compiled"),
-        "jax_persistent_cache_min_compile_time_secs": 0.1,
-    }
-    before = {name: getattr(jax.config, name) for name in settings}
+def with_settings(**settings):
+    """JAX's settings, and those of before when the generator ends."""
+    before = {name: jax.config.values[name] for name in settings}
     for name, value in settings.items():
         jax.config.update(name, value)
     compilation_cache.reset_cache()  # JAX looks at its settings once
@@ -53,6 +48,19 @@ def compiled_once(tmp_path_factory):
     for name, value in before.items():
         jax.config.update(name, value)
     compilation_cache.reset_cache()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_once(tmp_path_factory):
+    """Compiling is what these tests cost: what one of them compiled, the next ones of the session read."""
+    directory = str(tmp_path_factory.getbasetemp() / "compiled")
+    yield from with_settings(jax_compilation_cache_dir=directory, jax_persistent_cache_min_compile_time_secs=0.1)
+
+
+@pytest.fixture
+def compiled_quickly():
+    """Where no bits are compared, half the compilation will do."""
+    yield from with_settings(jax_disable_most_optimizations=True)
 
 
 def train(workdir: pathlib.Path) -> pathlib.Path:
@@ -216,12 +224,15 @@ def test_fewer_devices(trained, tmp_path, devices, monkeypatch):
 
 def test_a_run_alone(trained, tmp_path):
     """Run 7 of the grid, `vae` with seed 1, by itself: the same row, the same lines."""
-    (alone,) = study.run(tiny(name="vae", seed=1, optimizer__learning_rate=0.01), tmp_path / "alone")
+    config = tiny(name="vae", seed=1, optimizer__learning_rate=0.01, train__checkpoint_every=0)
+    (alone,) = study.run(config, tmp_path / "alone")
     inside = results.read_csv(trained / "results.csv")[7]
     assert list(alone) == [key for key in inside if key not in GRID_KEYS]
     assert alone == {key: inside[key] for key in alone} | {"run": 0}
     lines = [row for row in results.read_jsonl(trained / "metrics.jsonl") if row["run"] == 7]
     assert results.read_jsonl(tmp_path / "alone" / "metrics.jsonl") == [row | {"run": 0} for row in lines]
+    (group,) = (tmp_path / "alone" / "checkpoints").iterdir()
+    assert [path.name for path in group.iterdir()] == ["4"]  # at the end only
 
 
 # Again in the same directory
@@ -379,9 +390,10 @@ def write_npz(path, shape, labels: bool):
     return {"data__name": "npz", "data__path": str(path), "train__batch_size": 16, "model__likelihood": "gaussian"}
 
 
+@pytest.mark.usefixtures("compiled_quickly")
 def test_vectors_without_labels_and_without_a_validation_split(tmp_path):
     fields = write_npz(tmp_path / "vectors.npz", (5,), labels=False)
-    config = tiny(**fields, data__valid_fraction=0.0, eval__aggregate_samples=50, baselines=("pca",))
+    config = tiny(**fields, data__valid_fraction=0.0, model__encoder="linear", model__decoder="linear", baselines=("pca",))
     trained, pca = study.run(config, tmp_path / "run")
     assert not {"knn_accuracy", "frechet_midpoint"} & trained.keys()
     assert set(METRICS) - trained.keys() == {"knn_accuracy", "frechet_midpoint"}
@@ -392,6 +404,7 @@ def test_vectors_without_labels_and_without_a_validation_split(tmp_path):
     assert "labels" not in results.read_arrays(results.arrays_path(tmp_path / "run", 0))
 
 
+@pytest.mark.usefixtures("compiled_quickly")
 def test_convolutions_with_a_learned_sigma(tmp_path):
     fields = write_npz(tmp_path / "images.npz", (8, 8), labels=True)
     config = tiny(**fields, model__encoder="conv", model__decoder="conv", model__hidden=(2, 4), model__sigma="learned")

@@ -3,8 +3,7 @@
     figures.draw("runs/ablations")
 
 Every function of `FIGURES` takes a `Directory` and returns a matplotlib Figure, or None where the directory has not what
-it shows (no images, other than 2 latents, no classes, one run only). Matplotlib is imported inside the functions, and
-without pyplot, so that importing this file costs nothing and drawing works in any thread.
+it shows. Here are the figures of numbers; those of images and codes are in `image_figures`.
 """
 
 import dataclasses
@@ -12,151 +11,10 @@ import math
 import os
 import pathlib
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
 
 import numpy as np
 
-from vae_jax import results
-
-Arrays = dict[str, np.ndarray]
-
-# Okabe & Ito's colours, which the colour-blind can tell apart; a model has the same one in every figure.
-COLORS = {
-    "ae": "#D55E00",
-    "linear_ae": "#56B4E9",
-    "vae_no_kl": "#E69F00",
-    "vae": "#0072B2",
-    "beta_vae": "#009E73",
-    "kl_only": "#CC79A7",
-    "pca": "#000000",
-    "ppca": "#777777",
-}
-OTHERS = ("#882255", "#332288", "#999933", "#AA4499", "#44AA99")  # names not above, in order of appearance
-CLASSES = "#332288", "#88CCEE", "#44AA99", "#117733", "#999933", "#DDCC77", "#CC6677", "#882255", "#AA4499", "#888888"  # Tol
-ORDER = ("ae", "vae_no_kl", "vae", "beta_vae")  # of panels, before any others; `vae` stands among the betas
-TRADE = ("vae", "beta_vae")  # one family: points of one rate-distortion curve
-PANELS = 8  # settings in one figure at most
-GREY = "0.55"
-
-
-@dataclasses.dataclass(frozen=True)
-class Setting:
-    """Runs that differ in their seed only."""
-
-    name: str
-    label: str  # the name, and what tells it from others of that name
-    color: str
-    rows: list[results.Row]
-
-
-class Drawn(NamedTuple):
-    """A setting with the one run of it that pictures show."""
-
-    setting: Setting
-    arrays: Arrays
-    row: results.Row
-
-
-class Directory:
-    """A run directory as the figures see it: settings in the order of panels, and the arrays of one run of each.
-
-    Raises:
-      UserError: no readable `results.csv`, or a damaged file.
-    """
-
-    def __init__(self, workdir: str | os.PathLike):
-        self.workdir = pathlib.Path(workdir)
-        rows = results.read_csv(self.workdir / "results.csv")
-        config = self.workdir / "config.json"
-        self.config = results.read_json(config) if config.exists() else {}
-        metrics = self.workdir / "metrics.jsonl"
-        self.metrics = results.read_jsonl(metrics) if metrics.exists() else []
-        self.varying = results.varying_keys(rows)
-        self.settings = sorted(_settings(rows, self.varying), key=self._rank)
-        self._drawn: dict[int, Drawn | None] = {}  # by the setting's first run
-
-    def value(self, setting: Setting, key: str, default=None):
-        """The config field `key` of a setting: from the grid's column, else from `config.json`."""
-        if key in setting.rows[0]:
-            return setting.rows[0][key]
-        value = self.field(key)
-        return default if value is None else value
-
-    def field(self, key: str):
-        """The field `key` of `config.json`, or None."""
-        node = self.config
-        for part in ("config", *key.split(".")):
-            node = node.get(part) if isinstance(node, dict) else None
-        return node
-
-    def having(self, key: str, images: bool = True) -> list[Drawn]:
-        """Settings whose arrays have `key`; where `images`, as pictures of the size that the first one's have."""
-        for setting in self.settings:
-            if (first := setting.rows[0]["run"]) not in self._drawn:
-                self._drawn[first] = next(filter(None, (self._read(setting, row) for row in setting.rows)), None)
-        found = [drawn for drawn in self._drawn.values() if drawn and key in drawn.arrays]
-        if images:
-            found = [drawn for drawn in found if _is_image(drawn.arrays[key])]
-            found = [drawn for drawn in found if drawn.arrays[key].shape[1:] == found[0].arrays[key].shape[1:]]
-        return found
-
-    def panels(self, key: str) -> list[Drawn]:
-        """`having(key)`, but of each name at most three settings, spread over its range; at most `PANELS` in all."""
-        names = _by_name(self.having(key)).values()
-        for count in (3, 2, 1):
-            chosen = [m[i] for m in names for i in sorted({round(at) for at in np.linspace(0, len(m) - 1, count)})]
-            if len(chosen) <= PANELS:
-                break
-        return sorted(chosen, key=lambda drawn: self._rank(drawn.setting))[:PANELS]
-
-    def pair(self, key: str) -> list[Drawn]:
-        """What is shown side by side: `ae` and `vae`, or the names there are; the middle setting of each."""
-        names = _by_name(self.having(key))
-        return [names[name][len(names[name]) // 2] for name in sorted(names, key=lambda name: name not in ("ae", "vae"))][:2]
-
-    def held_to_prior(self, setting: Setting) -> bool:
-        return bool(self.value(setting, "objective.beta", setting.name not in ("ae", "vae_no_kl")))
-
-    def _rank(self, setting: Setting) -> tuple:
-        beta = self.value(setting, "objective.beta", 0) if setting.name in TRADE else 0
-        name = "vae" if setting.name in TRADE else setting.name
-        return ORDER.index(name) if name in ORDER else len(ORDER), beta
-
-    def _read(self, setting: Setting, row: results.Row) -> Drawn | None:
-        """A run that has arrays and did not diverge, or None."""
-        if not (path := results.arrays_path(self.workdir, row["run"])).exists():
-            return None
-        arrays = results.read_arrays(path)
-        # The rate of a deterministic code is infinite, and that is no divergence.
-        finite = all(np.isfinite(arrays[key]).all() for key in arrays if arrays[key].dtype.kind == "f" and "rate" not in key)
-        return Drawn(setting, arrays, row) if finite else None
-
-
-def _settings(rows: Sequence[results.Row], varying: Sequence[str]) -> list[Setting]:
-    unknown = [name for name in dict.fromkeys(row["name"] for row in rows) if name not in COLORS]
-    colors = COLORS | {name: OTHERS[i % len(OTHERS)] for i, name in enumerate(unknown)}
-    settings = []
-    for (name, *values), members in results.grouped(rows, ["name", *varying]).items():
-        family = [row for row in rows if row["name"] == name]
-        told = [
-            f"{key.rpartition('.')[2]} {value:g}" if isinstance(value, float) else f"{key.rpartition('.')[2]} {value}"
-            for key, value in zip(varying, values, strict=True)
-            if len({row.get(key) for row in family}) > 1
-        ]
-        settings.append(Setting(name, ", ".join([str(name), *told]), colors[name], members))
-    return settings
-
-
-def _by_name(drawn: Sequence[Drawn]) -> dict[str, list[Drawn]]:
-    names: dict[str, list[Drawn]] = {}
-    for each in drawn:
-        names.setdefault(each.setting.name, []).append(each)
-    return names
-
-
-def _is_image(array: np.ndarray) -> bool:
-    """[N, height, width, channels] of grey or RGB pixels, and not vectors."""
-    return array.ndim == 4 and array.shape[-1] in (1, 3)
+from vae_jax import image_figures, plotting, results
 
 
 def draw(workdir: str | os.PathLike) -> list[pathlib.Path]:
@@ -165,7 +23,7 @@ def draw(workdir: str | os.PathLike) -> list[pathlib.Path]:
     Raises:
       UserError: no readable `results.csv`, or a damaged file.
     """
-    directory = Directory(workdir)
+    directory = plotting.Directory(workdir)
     folder = directory.workdir / "figures"
     paths = []
     for name, function in FIGURES.items():
@@ -180,265 +38,16 @@ def draw(workdir: str | os.PathLike) -> list[pathlib.Path]:
     return paths
 
 
-def _figure(width: float, height: float, title: str, layout: Literal["compressed", "constrained"] = "compressed"):
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout=layout)
-    figure.suptitle(title, fontsize=12)
-    return figure
-
-
-def _grid(count: int, size: float, title: str, columns: int = 4):
-    """A figure with `count` square axes of `size` inches, the last row not always full."""
-    columns = min(count, columns)
-    rows = -(-count // columns)
-    size *= 1.4 if count == 1 else 1
-    figure = _figure(max(columns * size, 6.5), rows * (size + 0.7) + 0.5, title)
-    return figure, [figure.add_subplot(rows, columns, number + 1) for number in range(count)]
-
-
-def _mosaic(images: np.ndarray, columns: int, gap: int = 1) -> np.ndarray:
-    """[N, height, width, channels] -> one picture, row by row, with black gaps; pixels cut to [0, 1]."""
-    count, height, width, channels = images.shape
-    rows = -(-count // columns)
-    canvas = np.zeros((rows * (height + gap), columns * (width + gap), channels))
-    for number, image in enumerate(images):
-        top, left = (number // columns) * (height + gap), (number % columns) * (width + gap)
-        canvas[top : top + height, left : left + width] = np.clip(image, 0, 1)
-    return canvas[: canvas.shape[0] - gap, : canvas.shape[1] - gap]
-
-
-def _show(axes, picture: np.ndarray, **options) -> None:
-    """A picture without ticks; grey where it has one channel."""
-    picture = picture[..., 0] if picture.shape[-1] == 1 else picture
-    axes.imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest" if len(picture) < 600 else "auto", **options)
-    axes.set(xticks=[], yticks=[])
-    axes.spines[:].set_visible(False)
-
-
-def _tidy(axes) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-
-
-def _classes(arrays: Arrays) -> np.ndarray | None:
-    """The labels, where they are a few classes."""
-    labels = arrays.get("labels")
-    return labels if labels is not None and labels.ndim == 1 and len(np.unique(labels)) <= 20 else None
-
-
-def _scatter(axes, codes: np.ndarray, labels: np.ndarray | None) -> bool:
-    """Codes coloured by class, each class's number at its median; False where the medians lie on each other."""
-    from matplotlib import colors, patheffects
-
-    style = {"s": float(np.clip(4000 / len(codes), 2, 12)), "linewidths": 0, "alpha": 0.8}
-    if labels is None:
-        axes.scatter(*codes.T, color=GREY, **style)
-        return True
-    classes = np.unique(labels)
-    for number, label in enumerate(classes):
-        axes.scatter(*codes[labels == label].T, color=CLASSES[number % len(CLASSES)], **style)
-    medians = np.array([np.median(codes[labels == label], axis=0) for label in classes])
-    scaled = medians / np.maximum(np.ptp(codes, axis=0), 1e-9)
-    distances = np.linalg.norm(scaled[:, None] - scaled, axis=-1) + 10 * np.eye(len(classes))
-    if np.median(distances.min(axis=1)) < 0.03:
-        return False
-    for number, (label, median) in enumerate(zip(classes, medians, strict=True)):
-        color = tuple(0.75 * np.array(colors.to_rgb(CLASSES[number % len(CLASSES)])))  # darker, to be read
-        text = axes.text(*median, str(label), color=color, weight="bold", clip_on=True)
-        text.set(ha="center", va="center", path_effects=[patheffects.withStroke(linewidth=3, foreground="white")])
-    return True
-
-
-def _class_legend(figure, labels: np.ndarray) -> None:
-    from matplotlib.lines import Line2D
-
-    colors = {str(label): CLASSES[number % len(CLASSES)] for number, label in enumerate(np.unique(labels))}
-    handles = [Line2D([], [], marker="o", linestyle="", color=color, label=label) for label, color in colors.items()]
-    place = {"loc": "outside lower center", "ncols": 10, "frameon": False}
-    figure.legend(handles=handles, title="class", handletextpad=0, columnspacing=1, **place)
-
-
-def _prior_circles(axes, color: str = GREY) -> None:
-    """The prior's 1 and 2 sigma, without a say in the limits."""
-    from matplotlib.patches import Circle
-
-    if max(np.ptp(axes.get_xlim()), np.ptp(axes.get_ylim())) < 0.2:
-        return  # a collapsed model: out of view, and slow, for its dashes would be millions
-    for radius in (1, 2):
-        axes.add_artist(Circle((0, 0), radius, fill=False, edgecolor=color, linewidth=1, linestyle="--"))
-
-
-def latent_plane(directory: Directory):
-    """Mean codes of the test images, and what the decoder makes of the box that they lie in."""
-    if not (pairs := directory.pair("plane")):
-        return None
-    title = "Codes of the test images, and the decoder's output over the same box of the latent plane"
-    figure, legend = _figure(11.6, 5.5 * len(pairs) + 1, title), None
-    for number, (setting, arrays, _) in enumerate(pairs):
-        left, right = (figure.add_subplot(len(pairs), 2, 2 * number + side) for side in (1, 2))
-        box, side = arrays["plane_latents"], math.isqrt(len(arrays["plane"]))
-        # The decoded points are the centres of the cells.
-        half = np.maximum(np.ptp(box, axis=0), 1e-6) / (side - 1) / 2
-        (x0, y0), (x1, y1) = box.min(axis=0) - half, box.max(axis=0) + half
-        if not _scatter(left, arrays["codes_mean"], _classes(arrays)):
-            legend = _classes(arrays)
-        _show(right, _mosaic(arrays["plane"], side), extent=(x0, x1, y0, y1), aspect="auto")
-        prior = directory.held_to_prior(setting)
-        note = " (dashed: the prior's 1 and 2 sigma)" if prior else ""
-        left.set_title(f"{setting.label}: mean codes{note}", color=setting.color)
-        right.set_title(f"{setting.label}: decoded", color=setting.color)
-        for axes in (left, right):
-            axes.set(xlim=(x0, x1), ylim=(y0, y1), xlabel="latent 1", ylabel="latent 2", box_aspect=1)
-            axes.locator_params(nbins=6)
-        right.set(xticks=left.get_xticks(), yticks=left.get_yticks(), xlim=(x0, x1), ylim=(y0, y1))
-        if prior:
-            _prior_circles(left)
-            _prior_circles(right, "#F0E442")
-    if legend is not None:
-        _class_legend(figure, legend)
-    return figure
-
-
-# What each term of the loss does alone, by the runs that have only it, in order of preference; and both.
-TERMS = {"reconstruction only": ("vae_no_kl", "ae"), "KL only": ("kl_only",), "reconstruction and KL": ("vae",)}
-
-
-def latent_panels(directory: Directory):
-    """Codes under reconstruction only, KL only, and both; other models where there are not two of these."""
-    having = [d for d in directory.having("codes_mean", images=False) if d.arrays["codes_mean"].shape[1] == 2]
-    names = _by_name([drawn for drawn in having if _classes(drawn.arrays) is not None])
-    chosen = {next((n for n in choice if n in names), ""): term for term, choice in TERMS.items()}
-    chosen.pop("", None)
-    if len(chosen) < 2:
-        chosen = {name: chosen.get(name, "") for name in list(names)[:3]}
-    if not chosen:
-        return None
-    title = "Codes of the test images under reconstruction only, KL only, and both"
-    title = title if set(chosen.values()) == set(TERMS) else "Codes of the test images"
-    if any(directory.held_to_prior(names[name][0].setting) for name in chosen):
-        title += " (dashed: the prior's 1 and 2 sigma)"
-    (figure, panels), legend = _grid(len(chosen), 3.9, title), None
-    for axes, (name, term) in zip(panels, chosen.items(), strict=True):
-        setting, arrays, _ = names[name][0]
-        codes, what = arrays["codes_mean"], "mean codes"
-        if name == "kl_only":  # whose means are all 0
-            noise = np.random.default_rng(0).standard_normal(codes.shape)
-            codes, what = codes + arrays["codes_std"] * noise, "sampled codes"
-        if not _scatter(axes, codes, _classes(arrays)):
-            legend = _classes(arrays)
-        if directory.held_to_prior(setting):
-            _prior_circles(axes)
-        axes.set(xlabel="latent 1", ylabel="latent 2", aspect="equal", adjustable="datalim", box_aspect=1)
-        heading = f"{term} ({setting.label})" if term else setting.label
-        axes.set_title(f"{heading}\n{what}", color=setting.color, fontsize=11)
-        _tidy(axes)
-    if legend is not None:
-        _class_legend(figure, legend)
-    return figure
-
-
-def manifold(directory: Directory):
-    """The decoder over the prior's quantiles, for 2 latents."""
-    # The decoder of `kl_only` is never trained.
-    if not (pairs := [drawn for drawn in directory.panels("manifold") if drawn.setting.name != "kl_only"]):
-        return None
-    figure, panels = _grid(len(pairs), 3.8, "The decoder over the prior's quantiles, 2 % to 98 % of each latent", columns=3)
-    for axes, (setting, arrays, _) in zip(panels, pairs, strict=True):
-        _show(axes, _mosaic(arrays["manifold"], math.isqrt(len(arrays["manifold"]))))
-        axes.set(xlabel="latent 1", ylabel="latent 2")
-        axes.set_title(_held(directory, setting), color=setting.color)
-    return figure
-
-
-def _held(directory: Directory, setting: Setting) -> str:
-    """A panel's title, which says where the prior is not what the codes were trained towards."""
-    return setting.label + ("" if directory.held_to_prior(setting) else "\n(codes not held to the prior)")
-
-
-def samples(directory: Directory):
-    """Decoder means of draws from the prior."""
-    if not (pairs := directory.panels("samples")):
-        return None
-    figure, panels = _grid(len(pairs), 2.8, "Decoder means of 64 draws from the prior")
-    for axes, (setting, arrays, _) in zip(panels, pairs, strict=True):
-        _show(axes, _mosaic(arrays["samples"][:64], 8))
-        axes.set_title(_held(directory, setting), color=setting.color)
-    return figure
-
-
-def reconstructions(directory: Directory):
-    """The first test images, and each model's decoder mean at their mean codes."""
-    if not (pairs := directory.panels("reconstructions")):
-        return None
-    strips = [("data", "black", pairs[0].arrays["images"])]
-    strips += [(setting.label, setting.color, arrays["reconstructions"]) for setting, arrays, _ in pairs]
-    height, width = strips[0][2].shape[1:3]
-    figure = _figure(11.5, len(strips) * 0.65 * height / width + 0.4, "The first test images and their reconstructions")
-    _strips(figure.add_subplot(), strips)
-    return figure
-
-
-def _strips(axes, strips: Sequence[tuple[str, str, np.ndarray]]) -> None:
-    """Rows of images under each other, with their labels in their colours: (label, color, images) each."""
-    picture = _mosaic(np.concatenate([images for _, _, images in strips]), len(strips[0][2]))
-    _show(axes, picture)
-    places = (np.arange(len(strips)) + 0.5) * len(picture) / len(strips)
-    axes.set_yticks(places, [label.replace(", ", "\n") for label, _, _ in strips])
-    axes.tick_params(length=0)
-    for tick, (_, color, _) in zip(axes.get_yticklabels(), strips, strict=True):
-        tick.set_color(color)
-
-
-STEPS = 9  # of a traversal or an interpolation, as evaluation.py decodes them
-
-
-def traversals(directory: Directory):
-    """The first test image with one latent moved, a row for each latent."""
-    if not (pairs := directory.pair("traversals")):
-        return None
-    most = max(len(arrays["traversals"]) // STEPS for _, arrays, _ in pairs)
-    height, width = pairs[0].arrays["traversals"].shape[1:3]
-    title = "The first test image with one latent moved, the others held"
-    figure = _figure(5.8 * len(pairs), 0.58 * most * height / width + 1.1, title)
-    for number, (setting, arrays, _) in enumerate(pairs):
-        axes = figure.add_subplot(1, len(pairs), number + 1)
-        rows = np.split(arrays["traversals"], len(arrays["traversals"]) // STEPS)
-        _strips(axes, [(str(place + 1), "black", row) for place, row in enumerate(rows)])
-        over = "the prior, 2 % to 98 %" if directory.held_to_prior(setting) else "its codes, 0.5 % to 99.5 %"
-        axes.set(ylabel="latent, by use", xlabel=f"latent moved over {over}", anchor="N")
-        axes.set_title(setting.label, color=setting.color)
-    return figure
-
-
-def interpolations(directory: Directory):
-    """Decoder means on the line between the codes of two test images."""
-    if not (pairs := directory.pair("interpolations")):
-        return None
-    # Another seed has other pairs of images.
-    pairs = [drawn for drawn in pairs if drawn.row.get("seed") == pairs[0].row.get("seed")]
-    images, height, width, _ = pairs[0].arrays["interpolations"].shape
-    count = images // STEPS
-    columns = min(2, count)
-    rows = -(-count // columns)
-    title = "From one test image to another: decoder means along the line between their codes"
-    figure = _figure(5.8 * columns, rows * (0.58 * len(pairs) * height / width + 0.2) + 0.4, title)
-    for number in range(count):
-        part = slice(number * STEPS, (number + 1) * STEPS)
-        strips = [(setting.label, setting.color, arrays["interpolations"][part]) for setting, arrays, _ in pairs]
-        _strips(figure.add_subplot(rows, columns, number + 1), strips)
-    return figure
-
-
 @dataclasses.dataclass(frozen=True)
 class Point:
     """A setting on one split: mean and standard error over seeds, nats per image."""
 
-    setting: Setting
+    setting: plotting.Setting
     rate: tuple[float, float]
     distortion: tuple[float, float]
 
 
-def _points(directory: Directory, prefix: str) -> list[Point]:
+def _points(directory: plotting.Directory, prefix: str) -> list[Point]:
     """Every setting with a distortion; without the runs that diverged."""
     points = []
     for setting in directory.settings:
@@ -449,7 +58,7 @@ def _points(directory: Directory, prefix: str) -> list[Point]:
     return points
 
 
-def trade_off(directory: Directory):
+def trade_off(directory: plotting.Directory):
     """The rate-distortion plane of either split, and the lines of equal ELBO."""
     splits = {"Training split": _points(directory, "train_"), "Test split": _points(directory, "")}
     every = [point for points in splits.values() for point in points]
@@ -457,18 +66,18 @@ def trade_off(directory: Directory):
     if len({point.setting.label for point in finite}) < 2:
         return None
     # The view is that of the curve: what lies far from it would squash it, and is named at the edge.
-    core = [point for point in finite if point.setting.name in TRADE] or finite
+    core = [point for point in finite if point.setting.name in plotting.TRADE] or finite
     right = max(max(point.rate[0] for point in core), 1e-3)
     distortions = [point.distortion[0] for point in core + [point for point in every if math.isinf(point.rate[0])]]
     pad = max(0.12 * np.ptp(distortions), 0.1 * right)  # distortion and rate are the same nats
     view = {"xlim": (-0.03 * right, 1.15 * right), "ylim": (min(distortions) - pad, max(distortions) + pad)}
-    figure = _figure(12.0, 5.8, f"Rate and distortion of every setting{_seeds(directory)}", "constrained")
+    figure = plotting.new_figure(12.0, 5.8, f"Rate and distortion of every setting{_seeds(directory)}", "constrained")
     axes = None
     for number, (title, points) in enumerate(splits.items()):
         axes = figure.add_subplot(1, 2, number + 1, sharex=axes, sharey=axes)
         axes.set(**view, xlabel="rate (nats per image)", ylabel="distortion (nats per image)" if number == 0 else "")
         axes.set_title(title, pad=10 + 13 * -(-len(_outside(axes, points)) // 2))
-        _tidy(axes)
+        plotting.tidy(axes)
         _equal_elbo(axes, points)
         _curves(axes, directory, [point for point in points if math.isfinite(point.rate[0])])
         _edges(axes, points)
@@ -479,7 +88,7 @@ def trade_off(directory: Directory):
     return figure
 
 
-def _seeds(directory: Directory) -> str:
+def _seeds(directory: plotting.Directory) -> str:
     """What the errors are over, and how many runs are missing, for a title."""
     rows = [row for setting in directory.settings for row in setting.rows if "distortion" in row]
     seeds = {len(setting.rows) for setting in directory.settings if "seed" in setting.rows[0]}
@@ -506,11 +115,11 @@ def _equal_elbo(axes, points: Sequence[Point]) -> None:
                 break
 
 
-def _curves(axes, directory: Directory, points: Sequence[Point]) -> None:
+def _curves(axes, directory: plotting.Directory, points: Sequence[Point]) -> None:
     """Points with errors; those of one family that differ in beta only are joined in its order, and named by it."""
     families: dict[tuple, list[Point]] = {}
     for point in points:
-        family = "vae" if point.setting.name in TRADE else point.setting.name
+        family = "vae" if point.setting.name in plotting.TRADE else point.setting.name
         others = [directory.value(point.setting, key) for key in directory.varying if key != "objective.beta"]
         families.setdefault((family, *others), []).append(point)
     taken: list[tuple[float, float]] = []
@@ -571,9 +180,9 @@ def _distance(axes, point: Point, x: float, y: float) -> float:
     return math.dist(*axes.transLimits.transform([(rate, point.distortion[0]), (x, y)]))
 
 
-def latents(directory: Directory):
+def latents(directory: plotting.Directory):
     """Test error over the number of latents: PCA, a linear AE and a nonlinear one."""
-    lines: dict[tuple, dict[int, Setting]] = {}
+    lines: dict[tuple, dict[int, plotting.Setting]] = {}
     for setting in directory.settings:
         others = [setting.rows[0].get(key) for key in directory.varying if key != "model.latents"]
         if isinstance(count := setting.rows[0].get("model.latents"), int):
@@ -581,43 +190,30 @@ def latents(directory: Directory):
     counts = sorted({count for line in lines.values() for count in line})
     if len(counts) < 2:
         return None
-    figure = _figure(7.0, 5.0, "Error of the reconstructions over the number of latents", "constrained")
+    figure = plotting.new_figure(7.0, 5.0, "Error of the reconstructions over the number of latents", "constrained")
     axes = figure.add_subplot(xscale="log", yscale="log", xlabel="latents")
     firsts = [next(iter(line.values())) for line in lines.values()]
     for first, line in zip(firsts, lines.values(), strict=True):
         label = ", ".join(part for part in first.label.split(", ") if not part.startswith("latents "))
-        color = _shade(first, firsts)
-        mean, error = np.array([_spread(line[count], "mse") for count in sorted(line)]).T
+        color = plotting.shade(first, firsts)
+        mean, error = np.array([plotting.column_spread(line[count], "mse") for count in sorted(line)]).T
         if "seed" not in first.rows[0]:  # a baseline: circles, because PCA's line is that of the linear AE
             axes.plot(sorted(line), mean, "o", color=color, label=label, markersize=9, fillstyle="none")
             continue
         style = {"marker": "o", "markersize": 4, "capsize": 2}
         axes.errorbar(sorted(line), mean, np.nan_to_num(error), color=color, label=label, **style)
-        train = [_spread(line[count], "train_mse")[0] for count in sorted(line)]
+        train = [plotting.column_spread(line[count], "train_mse")[0] for count in sorted(line)]
         axes.plot(sorted(line), train, color=color, linestyle="--", linewidth=1, alpha=0.6)
     axes.set_xticks(counts, counts)
     axes.set_xticks([], minor=True)
     axes.set_ylabel("mean squared error per pixel, test split\n(dashed: training split)")
-    _plain_log(axes)
+    plotting.plain_log(axes)
     axes.legend(frameon=False)
-    _tidy(axes)
+    plotting.tidy(axes)
     return figure
 
 
-def _plain_log(axes) -> None:
-    """Ticks as 0.03, and not as 3 x 10^-2."""
-    low, high = axes.get_ylim()
-    digits = "123456789" if high < 5 * low else "1235" if high < 100 * low else "1"
-    for formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
-        formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in digits else "")
-
-
-def _spread(setting: Setting, column: str) -> tuple[float, float]:
-    values = [row[column] for row in setting.rows if math.isfinite(row.get(column, math.nan))]
-    return results.spread(values) if values else (math.nan, math.nan)
-
-
-def posterior_std(directory: Directory):
+def posterior_std(directory: plotting.Directory):
     """The posterior's std during training, for the models that use it."""
     by_run: dict[int, dict[int, float]] = {}
     for row in directory.metrics:
@@ -631,59 +227,108 @@ def posterior_std(directory: Directory):
             lines.append((setting, epochs, [[run[epoch] for run in runs if epoch in run] for epoch in epochs]))
     if not lines:
         return None
-    figure = _figure(8.5, 5.5, "The posterior's std during training", "constrained")
+    figure = plotting.new_figure(8.5, 5.5, "The posterior's std during training", "constrained")
     axes = figure.add_subplot(xlabel="epoch", ylabel="std, mean over latents and training images", yscale="log")
     ends = []
     for setting, epochs, values in lines:
-        color = _shade(setting, [line[0] for line in lines])
+        color = plotting.shade(setting, [line[0] for line in lines])
         mean = [float(np.mean(column)) for column in values]
         axes.plot(epochs, mean, color=color, linewidth=1.5, label=setting.label)
         axes.fill_between(epochs, list(map(min, values)), list(map(max, values)), color=color, alpha=0.2, linewidth=0)
         ends.append((float(epochs[-1]), mean[-1], setting.label, color))
-    _tidy(axes)
-    _plain_log(axes)
-    _label_ends(axes, ends)
+    plotting.tidy(axes)
+    plotting.plain_log(axes)
+    plotting.label_ends(axes, ends)
     return figure
 
 
-def _shade(setting: Setting, among: Sequence[Setting]) -> str | tuple:
-    """The setting's colour, from light to dark where several have its name."""
-    from matplotlib.colors import to_rgb
+def water_filling(directory: plotting.Directory):
+    """Rate and squared error of linear beta-VAEs over the water level theta = beta sigma^2, beside the closed form."""
+    rows = [row for setting in directory.settings for row in setting.rows if math.isfinite(row.get("theta", math.nan))]
+    trained = [row for row in rows if row["name"] == "linear" and math.isfinite(row["train_distortion"])]
+    optimum = [row for row in rows if row["name"] == "ppca"]
+    images = [drawn.arrays["images"] for drawn in directory.having("images", images=False)]
+    if not images or not optimum or len({row["theta"] for row in trained}) < 2:
+        return None
+    pixels = math.prod(images[0].shape[1:])
+    panels = {
+        "rate (nats per image)": lambda row: row["train_rate"],
+        "squared error per image": lambda row: _squared_error(row, pixels),
+    }
+    title = "Reverse water-filling: linear beta-VAEs and their optimum in closed form, training split"
+    figure = plotting.new_figure(11.0, 4.6, title, "constrained")
+    others = [key for key in directory.varying if key not in ("objective.beta", "model.sigma")]
+    color = next(setting.color for setting in directory.settings if setting.name == "linear")
+    for number, (ylabel, value) in enumerate(panels.items()):
+        axes = figure.add_subplot(1, 2, number + 1, xscale="log", ylabel=ylabel)
+        axes.set_xlabel("water level theta = beta \u00b7 sigma\u00b2")
+        for line in results.grouped(optimum, others).values():
+            points = np.array(sorted((row["theta"], value(row)) for row in line))
+            label = None if axes.lines else "closed form at the same theta, joined"
+            axes.plot(*points.T, color=plotting.GREY, label=label)
+        for place, ((sigma,), runs) in enumerate(results.grouped(trained, ["model.sigma"]).items()):
+            points = np.array([(row["theta"], value(row)) for row in runs])
+            # Of another sigma: larger and hollow, for those of one theta lie on each other.
+            style = {"marker": "osD^v"[place % 5], "markersize": 10, "fillstyle": "none"} if place else {"marker": "o"}
+            label = "trained" if sigma is None else f"trained, sigma {sigma}"
+            axes.plot(*points.T, color=color, linestyle="", clip_on=False, label=label, **style)
+        axes.set_ylim(0)
+        plotting.tidy(axes)
+    figure.axes[0].legend(frameon=False)
+    return figure
 
-    same = [other.label for other in among if other.name == setting.name]
-    if len(same) == 1:
-        return setting.color
-    tone = np.array(to_rgb(setting.color))
-    at = same.index(setting.label) / (len(same) - 1)  # 0: half way to white, 1: half way to black
-    return tuple(tone + (1 - tone) * (0.5 - at) if at < 0.5 else tone * (1.5 - at))
+
+def _squared_error(row: results.Row, pixels: int) -> float:
+    """Of an image, expected over the posterior: the Gaussian distortion without its constant, times 2 sigma^2."""
+    variance = row["sigma"] ** 2
+    return 2 * variance * (row["train_distortion"] - pixels / 2 * math.log(2 * math.pi * variance))
 
 
-def _label_ends(axes, ends: Sequence[tuple[float, float, str, str | tuple]]) -> None:
-    """A label beside the end (x, y) of each line, on a log axis, moved apart where they would overlap."""
-    ends = sorted(ends, key=lambda end: end[1])
-    low, high = np.log(axes.get_ylim())
-    places, gap = np.array([(math.log(y) - low) / (high - low) for _, y, _, _ in ends]), 0.042
-    for _ in range(500):
-        overlap = np.maximum(gap - np.diff(places), 0) / 2
-        places[:-1] -= overlap
-        places[1:] += overlap
-        places = np.minimum(places, 1 - gap * np.arange(len(places))[::-1])
-    axes.set_xlim(None, max(end[0] for end in ends))
-    for place, (x, y, label, color) in zip(places, ends, strict=True):
-        line = {"arrowstyle": "-", "color": color, "linewidth": 0.8, "shrinkA": 0, "shrinkB": 0, "relpos": (0, 0.5)}
-        style = {"color": color, "fontsize": 9, "va": "center", "annotation_clip": False, "arrowprops": line}
-        axes.annotate(label, (x, y), xytext=(1.04, place), textcoords="axes fraction", **style)
+# The estimators of a gradient that evaluation compares, and their colours.
+ESTIMATORS = {"score": ("score function", "#D55E00"), "reparameterized": ("reparameterisation", "#0072B2")}
+
+
+def gradient_variance(directory: plotting.Directory):
+    """The variance of two estimators of the gradient in the posterior's parameters, over the number of latents."""
+    lines: dict[tuple, dict[int, plotting.Setting]] = {}
+    for setting in directory.settings:
+        if all(f"gradient_variance_{name}" in setting.rows[0] for name in ESTIMATORS):
+            others = [setting.rows[0].get(key) for key in directory.varying if key != "model.latents"]
+            lines.setdefault((setting.name, *others), {})[directory.value(setting, "model.latents")] = setting
+    counts = sorted({count for line in lines.values() for count in line})
+    if len(counts) < 2:
+        return None
+    title = "Variance of the gradient in the posterior's mean and log-variance, by two estimators"
+    figure = plotting.new_figure(8.5, 5.0, title, "constrained")
+    axes = figure.add_subplot(xscale="log", yscale="log", xlabel="latents")
+    axes.set_ylabel("variance of one draw, summed over parameters\n(mean over test images; bars: standard error over seeds)")
+    ends = []
+    for line in lines.values():
+        family = ", ".join(part for part in line[min(line)].label.split(", ") if not part.startswith("latents "))
+        for name, (label, color) in ESTIMATORS.items():
+            label += f" ({family})" if len(lines) > 1 else ""
+            mean, error = np.array([plotting.column_spread(line[k], f"gradient_variance_{name}") for k in sorted(line)]).T
+            style = {"marker": "o", "markersize": 4, "capsize": 2}
+            axes.errorbar(sorted(line), mean, np.nan_to_num(error), color=color, label=label, **style)
+            ends.append((float(max(line)), float(mean[-1]), label, color))
+    axes.set_xticks(counts, counts)
+    axes.set_xticks([], minor=True)
+    plotting.tidy(axes)
+    plotting.label_ends(axes, ends)
+    return figure
 
 
 FIGURES: dict[str, Callable] = {
-    "latent_plane": latent_plane,
-    "latent_panels": latent_panels,
-    "manifold": manifold,
-    "samples": samples,
-    "reconstructions": reconstructions,
-    "traversals": traversals,
-    "interpolations": interpolations,
+    "latent_plane": image_figures.latent_plane,
+    "latent_panels": image_figures.latent_panels,
+    "manifold": image_figures.manifold,
+    "samples": image_figures.samples,
+    "reconstructions": image_figures.reconstructions,
+    "traversals": image_figures.traversals,
+    "interpolations": image_figures.interpolations,
     "trade_off": trade_off,
     "latents": latents,
     "posterior_std": posterior_std,
+    "water_filling": water_filling,
+    "gradient_variance": gradient_variance,
 }

@@ -13,7 +13,7 @@ SHOWN = 16  # test images that are shown beside their reconstructions
 def queries(
     mean: Latents,
     importance: Float[np.ndarray, " latents"],
-    prior_samples: Latents,
+    prior_samples: Float[np.ndarray, "samples latents"],
     pairs: Int[np.ndarray, "pairs 2"] | None,
     to_prior: bool,
 ) -> dict[str, Latents]:

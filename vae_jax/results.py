@@ -156,7 +156,7 @@ def locked(workdir: pathlib.Path) -> Iterator[None]:
         yield
 
 
-def spread(values: Sequence[float]) -> tuple[float, float]:
+def spread(values: Sequence[float | int]) -> tuple[float, float]:
     """Mean and standard error over seeds; the error is nan for a single value."""
     array = np.asarray(values, float)
     if len(array) < 2 or not np.isfinite(array).all():
