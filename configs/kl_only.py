@@ -2,7 +2,7 @@
 
     python -m experiments.train --config=configs/kl_only.py
 
-NOTE_klonly
+Expect rate 0.000, mean_std 1.000 and knn_accuracy at chance, 0.1. Under 20 seconds on 2 cores.
 """
 
 from configs import base

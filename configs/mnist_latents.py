@@ -2,7 +2,7 @@
 
     python -m experiments.train --config=configs/mnist_latents.py
 
-NOTE_mnist_latents
+Exact for PCA (per pixel, test): 0.0557 and 0.0235. Expect the AE below both. Not run to its end.
 """
 
 from configs import base

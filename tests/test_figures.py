@@ -20,6 +20,7 @@ STUDY = {  # name -> noise_scale, distortion_weight, betas
     "beta_vae": (1.0, 1.0, (0.5, 2.0)),
 }
 PICTURES = {"latent_plane", "manifold", "samples", "reconstructions", "traversals", "interpolations"}
+SPECIAL = {"latents", "water_filling", "gradient_variance"}  # of other studies than this one
 
 
 def arrays_of(noise_scale: float, seed: int, latents: int = 2, shape=(8, 8, 1), labels: bool = True) -> dict:
@@ -83,7 +84,7 @@ def applicable(workdir) -> set[str]:
 
 
 def test_draws_every_figure_of_a_study(tmp_path):
-    assert drawn(write_study(tmp_path)) == set(figures.FIGURES) - {"latents"}
+    assert drawn(write_study(tmp_path)) == set(figures.FIGURES) - SPECIAL
 
 
 @pytest.mark.parametrize(
@@ -126,6 +127,61 @@ def test_latents_figure_has_a_line_for_each_name(tmp_path):
     assert {text.get_text() for text in axes.get_legend().get_texts()} == {"linear_ae", "ae", "pca"}
     line = next(bar for bar in axes.containers if bar.get_label() == "ae")
     np.testing.assert_allclose(line.lines[0].get_ydata(), [1.5, 1.0, 0.75])  # means over the seeds
+
+
+PIXELS = 16
+
+
+def write_water_filling(workdir) -> list[results.Row]:
+    """Runs of known rate and squared error 1 + theta, one pair of which shares theta; and their closed form."""
+    rows: list = []
+    for name, (beta, sigma) in itertools.product(("linear", "ppca"), ((0.5, 0.5), (1.0, 0.5), (4.0, 0.5), (4.0, 0.25))):
+        theta = beta * sigma**2
+        distortion = (1 + theta) / (2 * sigma**2) + PIXELS / 2 * math.log(2 * math.pi * sigma**2)
+        row = {"run": len(rows), "name": name, "objective.beta": beta, "model.sigma": sigma, "sigma": sigma, "theta": theta}
+        seed = {"seed": 0} if name == "linear" else {}
+        rows.append(row | seed | {"train_rate": -math.log(theta / 2), "train_distortion": distortion})
+    results.write_arrays(results.arrays_path(workdir, 0), {"images": np.zeros((5, 4, 4, 1))})
+    results.write_csv(workdir / "results.csv", rows)
+    return rows
+
+
+def test_water_filling_shows_rate_and_squared_error_over_theta(tmp_path):
+    rows = write_water_filling(tmp_path)
+    rate, error = figures.water_filling(plotting.Directory(tmp_path)).axes
+    for axes, value in ((rate, lambda theta: -np.log(theta / 2)), (error, lambda theta: 1 + theta)):
+        assert [len(line.get_xdata()) for line in axes.lines] == [4, 3, 1]  # closed form, sigma 0.5, sigma 0.25
+        assert list(axes.lines[0].get_xdata()) == sorted(row["theta"] for row in rows[4:])
+        for line in axes.lines:
+            np.testing.assert_allclose(line.get_ydata(), value(line.get_xdata()))
+
+
+def test_water_filling_passes_over_diverged_runs_and_needs_a_closed_form(tmp_path):
+    rows = write_water_filling(tmp_path)
+    rows[1] |= {"train_rate": math.nan, "train_distortion": math.nan}
+    results.write_csv(tmp_path / "results.csv", rows)
+    assert [len(line.get_xdata()) for line in figures.water_filling(plotting.Directory(tmp_path)).axes[0].lines] == [4, 2, 1]
+    results.write_csv(tmp_path / "results.csv", rows[:4])
+    assert figures.water_filling(plotting.Directory(tmp_path)) is None
+
+
+def test_gradient_variance_has_a_line_for_each_estimator(tmp_path):
+    rows = [
+        {"run": run, "name": "vae", "seed": seed, "model.latents": latents}
+        | {"gradient_variance_reparameterized": latents + seed, "gradient_variance_score": 100 * latents**2 + seed}
+        for run, (latents, seed) in enumerate(itertools.product((2, 4, 16), (0, 1, 2)))
+    ]
+    results.write_csv(tmp_path / "results.csv", rows)
+    axes = figures.gradient_variance(plotting.Directory(tmp_path)).axes[0]
+    bars = {bar.get_label(): bar.lines for bar in axes.containers}
+    assert set(bars) == {text.get_text() for text in axes.texts} and axes.get_yscale() == "log"
+    for label, mean in (("reparameterisation", [3, 5, 17]), ("score function", [401, 1601, 25601])):
+        line, _, (segments,) = bars[label]
+        np.testing.assert_allclose(line.get_ydata(), mean)
+        for ends, middle in zip(segments.get_segments(), mean, strict=True):  # the error of 0, 1, 2 is 1 / sqrt(3)
+            np.testing.assert_allclose(ends[:, 1], middle + np.array([-1, 1]) / math.sqrt(3))
+    results.write_csv(tmp_path / "results.csv", rows[:3])
+    assert figures.gradient_variance(plotting.Directory(tmp_path)) is None  # one number of latents
 
 
 def test_trade_off_shows_mean_and_standard_error_over_seeds(tmp_path):
@@ -218,7 +274,7 @@ def test_diverged_and_missing_runs_are_passed_over(tmp_path):
     assert "without 1 diverged run" in figures.trade_off(directory).get_suptitle()
     shown = {drawn.setting.name: drawn.row["seed"] for drawn in directory.having("plane")}
     assert "ae" not in shown and shown["vae"] == 1 and shown["kl_only"] == 0
-    assert applicable(tmp_path) == set(figures.FIGURES) - {"latents"}
+    assert applicable(tmp_path) == set(figures.FIGURES) - SPECIAL
 
 
 def test_a_collapsed_model_alone_is_drawn(tmp_path):
@@ -227,7 +283,7 @@ def test_a_collapsed_model_alone_is_drawn(tmp_path):
     arrays = results.read_arrays(path)
     arrays |= {"codes_mean": 0 * arrays["codes_mean"], "plane_latents": 0 * arrays["plane_latents"]}
     results.write_arrays(path, arrays)
-    for function in (image_figures.latent_plane, figures.latent_panels):
+    for function in (image_figures.latent_plane, image_figures.latent_panels):
         function(plotting.Directory(tmp_path)).savefig(tmp_path / "figure.png")
 
 

@@ -167,7 +167,18 @@ def test_metrics_have_one_line_per_chunk_and_run(trained):
         assert list(row)[:5] == ["run", "name", "seed", "epoch", "step"]
         assert set(columns) <= row.keys()
         assert row["step"] == row["epoch"] * 10  # 1295 images in batches of 128
-        assert np.isfinite([row[column] for column in columns]).all()
+        infinite = [column for column in columns if not np.isfinite(row[column])]
+        assert infinite == (["train_rate", "valid_rate"] if row["name"] == "ae" else [])
+
+
+def test_metrics_tell_a_point_from_a_distribution(trained):
+    """As in results.csv: the std that is really drawn with, and the rate that goes with it."""
+    for row in results.read_jsonl(trained / "metrics.jsonl"):
+        if row["name"] == "ae":
+            assert (row["train_rate"], row["valid_rate"]) == (np.inf, np.inf)
+            assert row["train_mean_std"] == row["valid_mean_std"] == 0
+        else:
+            assert row["valid_mean_std"] > 0
 
 
 def test_training_does_something(trained):

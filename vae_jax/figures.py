@@ -298,7 +298,7 @@ def gradient_variance(directory: plotting.Directory):
     counts = sorted({count for line in lines.values() for count in line})
     if len(counts) < 2:
         return None
-    title = "Variance of the gradient in the posterior's mean and log-variance, by two estimators"
+    title = "Variance of the reconstruction term's gradient in the posterior's mean and log-variance"
     figure = plotting.new_figure(8.5, 5.0, title, "constrained")
     axes = figure.add_subplot(xscale="log", yscale="log", xlabel="latents")
     axes.set_ylabel("variance of one draw, summed over parameters\n(mean over test images; bars: standard error over seeds)")
@@ -315,6 +315,7 @@ def gradient_variance(directory: plotting.Directory):
     axes.set_xticks([], minor=True)
     plotting.tidy(axes)
     plotting.label_ends(axes, ends)
+    axes.set_xlim(None, 1.08 * counts[-1])  # the last point whole
     return figure
 
 

@@ -86,9 +86,8 @@ def manifold(directory: plotting.Directory):
     # The decoder of `kl_only` is never trained.
     if not (pairs := [drawn for drawn in directory.panels("manifold") if drawn.setting.name != "kl_only"]):
         return None
-    figure, panels = plotting.grid(
-        len(pairs), 3.8, "The decoder over the prior's quantiles, 2 % to 98 % of each latent", columns=3
-    )
+    title = "The decoder over the prior's quantiles, 2 % to 98 % of each latent"
+    figure, panels = plotting.grid(len(pairs), 3.8, title, columns=3)
     for axes, (setting, arrays, _) in zip(panels, pairs, strict=True):
         plotting.show(axes, plotting.mosaic(arrays["manifold"], math.isqrt(len(arrays["manifold"]))))
         axes.set(xlabel="latent 1", ylabel="latent 2")
@@ -119,9 +118,8 @@ def reconstructions(directory: plotting.Directory):
     strips = [("data", "black", pairs[0].arrays["images"])]
     strips += [(setting.label, setting.color, arrays["reconstructions"]) for setting, arrays, _ in pairs]
     height, width = strips[0][2].shape[1:3]
-    figure = plotting.new_figure(
-        11.5, len(strips) * 0.65 * height / width + 0.4, "The first test images and their reconstructions"
-    )
+    title = "The first test images and their reconstructions"
+    figure = plotting.new_figure(11.5, len(strips) * 0.65 * height / width + 0.4, title)
     _strips(figure.add_subplot(), strips)
     return figure
 
