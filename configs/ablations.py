@@ -9,7 +9,7 @@ One program, 65 runs, about a minute and a half on 2 cores.
 
 from configs import base
 
-BETAS = (0.1, 0.25, 0.5, 1.5, 2.0, 2.5, 3.0, 4.0, 8.0)  # 1 is `vae`; from about 3 on everything has collapsed
+BETAS = (0.1, 0.25, 0.5, 0.75, 1.5, 2.0, 2.5, 4.0, 8.0)  # 1 is `vae`; at 4 and 8 everything has collapsed
 
 
 def get_config():

@@ -17,7 +17,8 @@ def get_config():
     config.model.sigma = "0.1"
     config.objective.noise_scale = 0.0
     config.objective.beta = 0.0
-    config.eval.samples = 1  # a deterministic code has nothing to draw
+    config.eval.samples = 1  # a deterministic code has nothing to draw, and no rate to take apart
+    config.eval.aggregate_samples = 0
     return config
 
 

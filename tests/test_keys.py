@@ -102,11 +102,11 @@ class Recorder:
         return found
 
 
-def tiny_dataset() -> data.Dataset:
+def tiny_dataset(width: int) -> data.Dataset:
     generator = np.random.default_rng(0)
     sizes = {"train": TRAIN, "valid": VALID, "test": TEST}
-    splits = {name: data.Split(generator.integers(0, 256, (n, 6), np.uint8)) for name, n in sizes.items()}
-    return data.Dataset(splits, data.ImageSpec((6,), 255, dynamic=True), DATA_SEED)
+    splits = {name: data.Split(generator.integers(0, 256, (n, width), np.uint8)) for name, n in sizes.items()}
+    return data.Dataset(splits, data.ImageSpec((width,), 255, dynamic=True), DATA_SEED)
 
 
 def tiny_spec(images: data.ImageSpec) -> training.RunSpec:
@@ -136,10 +136,14 @@ def tiny_spec(images: data.ImageSpec) -> training.RunSpec:
     )
 
 
-@pytest.fixture(scope="module", params=[SMALL, pytest.param(WHOLE, marks=pytest.mark.stress)], ids=["small", "whole"])
+# Images of another width each, because a program that is compiled already would be recorded by the first recorder.
+@pytest.fixture(
+    scope="module", params=[(SMALL, 6), pytest.param((WHOLE, 7), marks=pytest.mark.stress)], ids=["small", "whole"]
+)
 def used(request):
     """The keys of the draws of one run, by what they were for."""
-    dataset = tiny_dataset()
+    plan, width = request.param
+    dataset = tiny_dataset(width)
     spec = tiny_spec(dataset.spec)
     weights = objectives.Weights(*np.ones((3, 1), np.float32))
     sigma, seed = np.ones(1, np.float32), np.array([SEED], np.int32)
@@ -151,9 +155,11 @@ def used(request):
         found["bits"] = recorder.taken()
         state = runs.over_runs(program.init, mesh)(hyperparams, {})
         found["init"] = recorder.taken()
-        state, _ = runs.over_runs(program.advance, mesh, mapped=2)(state, hyperparams, splits, np.int32(EPOCHS))
+        advance = runs.over_runs(program.advance, mesh, mapped=2)
+        for _ in range(EPOCHS):
+            state, _ = advance(state, hyperparams, splits, np.int32(1))
         found["training"] = recorder.taken()
-        list(evaluation.evaluate(spec.model, request.param, jax.device_get(state.variables), sigma, weights, seed, dataset))
+        list(evaluation.evaluate(spec.model, plan, jax.device_get(state.variables), sigma, weights, seed, dataset))
         found["evaluation"] = recorder.taken()
     return found
 
@@ -163,7 +169,7 @@ def test_no_key_is_used_twice(used):
     assert {name: len(found) for name, found in used.items() if name != "evaluation"} == {
         "bits": 1,  # of the validation split
         "init": 1,  # below which Linen folds in the path of each parameter
-        "training": EPOCHS + 2 * steps + 1,  # orders; noise and bits of each step; validation
+        "training": EPOCHS + 2 * steps + EPOCHS,  # orders; noise and bits of each step; validations
     }
     # Bits of train and test, then for each batch each draw, and the prior's samples: with more estimators, more.
     batches = -(-TRAIN // BATCH) + -(-TEST // BATCH)

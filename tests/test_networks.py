@@ -127,7 +127,7 @@ def test_mlp_is_what_it_says(activation):
     )
     params = {"Dense_0": {"kernel": a, "bias": b}, "Dense_1": {"kernel": c, "bias": d}}
     params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), params)
-    found = networks.MLPEncoder((5,), 2, activation).apply({"params": params}, jnp.asarray(x, jnp.float32))
+    found = jax.jit(networks.MLPEncoder((5,), 2, activation).apply)({"params": params}, jnp.asarray(x, jnp.float32))
     expected = BY_HAND[activation](x.reshape(3, 4) @ a + b) @ c + d
     # float32 against float64: inputs and parameters rounded, then two sums of 4 and 5 terms of size up to 10.
     np.testing.assert_allclose(np.concatenate(found, axis=1), expected, atol=1e-5)
@@ -147,7 +147,7 @@ def test_an_activation_after_each_hidden_layer(name):
 def test_linear_networks_are_linear_and_share_one_log_var():
     encoder, x, y = networks.LinearEncoder((), 3), images(4, 2, 2, 1), 2 * images(4, 2, 2, 1)[::-1]
     variables = filled(encoder, x)
-    (a, log_var), (b, _), (both, _), (zero, _) = (encoder.apply(variables, z) for z in (x, y, x + y, 0 * x))
+    (a, log_var), (b, _), (both, _), (zero, _) = (jax.jit(encoder.apply)(variables, z) for z in (x, y, x + y, 0 * x))
     np.testing.assert_allclose(both, a + b - zero, atol=2e-5)  # sums of 4 terms of size up to 10: 20 eps of that
     # One learned number per latent, whatever the image, of either sign.
     np.testing.assert_array_equal(log_var, np.tile(log_var[:1], (4, 1)))
@@ -156,7 +156,7 @@ def test_linear_networks_are_linear_and_share_one_log_var():
     assert np.all(log_var != 0)
     decoder, z = networks.LinearDecoder((), (2, 2, 1)), images(4, 3)
     variables = filled(decoder, z)
-    once, twice, zero = (decoder.apply(variables, k * z) for k in (1, 2, 0))
+    once, twice, zero = (jax.jit(decoder.apply)(variables, k * z) for k in (1, 2, 0))
     np.testing.assert_allclose(twice, 2 * once - zero, atol=1e-5)
 
 
