@@ -10,12 +10,12 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 
-# One process imports the library once; each command line then runs in a fork of it, as it would in a process of its own.
+# One process imports the library once; in a fork of it each command line runs as `python -m MAIN ARGUMENTS` would.
 FORKS = """
-import importlib, json, os, sys, tempfile
+import json, os, runpy, sys, tempfile
 import sklearn.datasets, tensorflow_datasets
 import vae_jax.figures, vae_jax.study
-from experiments import command_line
+import experiments.command_line
 
 def fork(main, arguments):
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
@@ -27,8 +27,7 @@ def fork(main, arguments):
             sys.argv = [main, *arguments]
             code = 1
             try:
-                main = sys.modules["__main__"] = importlib.import_module(main)
-                command_line.run(main.main)
+                runpy.run_module(main, run_name="__main__", alter_sys=True)
             except SystemExit as end:
                 code = end.code or 0
             except BaseException:

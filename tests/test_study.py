@@ -219,10 +219,6 @@ def test_nothing_half_written_is_left(trained):
 # The same bits
 
 
-def test_the_same_study_elsewhere(trained, tmp_path):
-    assert_same_numbers(train(tmp_path / "elsewhere"), trained)
-
-
 @pytest.mark.parametrize("devices", [1, 2])
 def test_fewer_devices(trained, tmp_path, devices, monkeypatch):
     mesh = runs.mesh

@@ -16,7 +16,7 @@ def queries(
     prior_samples: Float[np.ndarray, "samples latents"],
     pairs: Int[np.ndarray, "pairs 2"] | None,
     to_prior: bool,
-) -> dict[str, Latents]:
+) -> dict[str, Float[np.ndarray, "_ latents"]]:
     """Every latent that is to be decoded, by what it is for.
 
     Args:
