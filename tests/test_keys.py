@@ -18,7 +18,7 @@ TRAIN, VALID, TEST, BATCH, EPOCHS = 9, 3, 5, 4, 2
 SMALL = evaluation.EvalSpec(
     samples=2,
     batch_size=BATCH,
-    decoded=TEST,
+    decoded=4,
     importance_samples=0,
     importance_splits=(),
     aggregate_samples=0,
@@ -181,3 +181,10 @@ def test_no_key_is_used_twice(used):
 def test_no_key_is_both_drawn_from_and_folded(used):
     heads = {as_tuple(keys.stream(SEED, name)): name for name in keys.Stream}
     assert [heads[key] for found in used.values() for key in found if key in heads] == [keys.Stream.INIT]
+
+
+def test_a_run_and_its_data_set_share_no_key():
+    def heads(names):
+        return {tuple(jax.random.key_data(keys.stream(0, name)).tolist()) for name in names}
+
+    assert not heads(keys.Stream) & heads(keys.DataStream)

@@ -144,7 +144,7 @@ def test_killed_at_any_moment(clone):
     """A process that is killed again and again, wherever it is, leaves what one leaves that was not."""
     command = [sys.executable, "-m", "experiments.train", *TRAIN, f"--compilation_cache={clone / 'compiled'}"]
     command += ["--config.train.checkpoint_every=5"]
-    command[command.index("--config.train.epochs=2")] = "--config.train.epochs=300"
+    command[command.index("--config.train.epochs=2")] = "--config.train.epochs=150"
     whole, killed = (clone / "runs" / name for name in ("whole", "killed"))
     subprocess.run([*command, f"--workdir={whole}"], cwd=clone, env=QUICK, capture_output=True, check=True)
     delays, kills = random.Random(0), 0

@@ -25,9 +25,9 @@ class Stream(enum.IntEnum):
 class DataStream(enum.IntEnum):
     """The streams of a data set's own seed: bits that stay the same for every run that looks at them."""
 
-    TRAIN = 0
-    VALID = 1
-    TEST = 2
+    TRAIN = 100  # far from the streams of a run, whose seed may be the same number
+    VALID = 101
+    TEST = 102
 
 
 def stream(seed: int | Int[Array, ""], name: enum.IntEnum) -> Key[Array, ""]:
