@@ -32,14 +32,32 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.activation = "tanh"
     config.model.likelihood = "bernoulli"  # "bernoulli", "gaussian"
     config.model.sigma = "0.1"  # gaussian: a number, or "learned"
-    config.model.prior = "normal"
+    config.model.prior = "normal"  # "normal", "laplace", "student_t", "mixture", "vamp", "flow"
+    config.model.prior_components = 10  # Gaussians of "mixture", pseudo-inputs of "vamp"
     config.model.normalize = "center"  # of what the networks see: "none", "center", "standardize", "whiten"
 
     config.objective = ml_collections.ConfigDict()  # loss = distortion_weight * D + beta * R, nats per image
+    config.objective.kind = "weighted"  # "weighted", "capacity", "free_bits", "geco", "tc", "mmd"
     config.objective.noise_scale = 1.0  # z = mean + noise_scale * std * eps
     config.objective.distortion_weight = 1.0
     config.objective.beta = 1.0
     config.objective.importance_samples = 1  # above 1: the importance-weighted bound of so many draws (IWAE)
+    config.objective.capacity = 0.0  # capacity: the rate that the batch is pulled to, in nats
+    config.objective.capacity_weight = 10.0  # capacity: gamma
+    config.objective.free_bits = 0.0  # free_bits: nats per latent that cost nothing
+    config.objective.distortion_target = 0.0  # geco: nats
+    config.objective.mmd_weight = 0.0  # mmd: of the discrepancy between q(z) and p(z)
+
+    # Factor on a weight over the first epochs: "constant", or "linear:EPOCHS", "cosine:EPOCHS" (from 0), "cyclical:EPOCHS".
+    config.schedule = ml_collections.ConfigDict()
+    config.schedule.noise_scale = "constant"
+    config.schedule.distortion_weight = "constant"
+    config.schedule.beta = "constant"
+    config.schedule.capacity = "constant"
+    config.schedule.capacity_weight = "constant"
+    config.schedule.free_bits = "constant"
+    config.schedule.distortion_target = "constant"
+    config.schedule.mmd_weight = "constant"
 
     config.optimizer = ml_collections.ConfigDict()  # Adam
     config.optimizer.learning_rate = 3e-3

@@ -26,20 +26,36 @@ TARGET_ACCEPTANCE = 0.65  # of HMC (Neal 2011)
 LEAPFROGS = 10
 
 
-def distortion(vae: VAE, x: Images, posterior: Posterior, key: Key[Array, ""], sigma: Scalar, samples: int):
-    """E_q[-log p(x | z)] by `samples` draws: its mean [batch] and the variance between draws [batch]."""
+def costs(
+    vae: VAE, x: Images, posterior: Posterior, key: Key[Array, ""], sigma: Scalar, samples: int
+) -> tuple[dict[str, Array], dict[str, Array]]:
+    """What `samples` draws of z per image cost: mean over the draws and variance between them, by name, in nats.
+
+    "distortion" [batch]; where the rate has no closed form also "rate_per_latent" (`Posterior.rate_per_latent`), their sum
+    "rate" [batch], and "cost" [batch], distortion and rate together.
+    """
+    prior = vae.prior()
+
+    def one(z: Latents) -> dict[str, Array]:
+        distortion = -vae.decode(z, sigma).log_prob(x)
+        if hasattr(prior, "rate_per_latent"):
+            return {"distortion": distortion}
+        per_latent = posterior.rate_per_latent(prior, z)
+        rate = jnp.sum(per_latent, axis=-1)
+        return {"distortion": distortion, "rate_per_latent": per_latent, "rate": rate, "cost": distortion + rate}
 
     def draw(carry, number):
         # Welford's update: the variance of numbers of size 100 that differ by 1, in float32.
         mean, squares = carry
-        value = -vae.decode(reparameterize(keys.at(key, number), posterior), sigma).log_prob(x)
-        delta = value - mean
-        mean = mean + delta / (number + 1).astype(mean.dtype)
-        return (mean, squares + delta * (value - mean)), None
+        value = one(reparameterize(keys.at(key, number), posterior))
+        delta = jax.tree.map(jnp.subtract, value, mean)
+        mean = jax.tree.map(lambda old, new: old + new / (number + 1).astype(old.dtype), mean, delta)
+        squares = jax.tree.map(lambda old, new, v, m: old + new * (v - m), squares, delta, value, mean)
+        return (mean, squares), None
 
-    zero = jnp.zeros(x.shape[0])
+    zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), jax.eval_shape(one, posterior.mean))
     (mean, squares), _ = lax.scan(draw, (zero, zero), jnp.arange(samples))
-    return mean, squares / max(samples - 1, 1)
+    return mean, jax.tree.map(lambda value: value / max(samples - 1, 1), squares)
 
 
 def importance_bound(vae: VAE, x: Images, posterior: Posterior, key: Key[Array, ""], sigma: Scalar, samples: int):

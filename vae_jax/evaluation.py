@@ -82,6 +82,7 @@ def evaluate(
     weights: objectives.Weights,
     seeds: np.ndarray,
     dataset: data.Dataset,
+    kind: str = "weighted",
 ) -> Iterator[tuple[dict, dict]]:
     """Yield (metrics, arrays) for each run in order: a row of results.csv, and what its figures are drawn from.
 
@@ -90,8 +91,9 @@ def evaluate(
       spec: how much to draw.
       variables, sigma, weights, seeds: with a leading runs axis, on the host.
       dataset: train and test splits are evaluated, with bits that stay the same.
+      kind: of the objective that the runs were trained with.
     """
-    count = len(seeds)
+    count, objective = len(seeds), objectives.OBJECTIVES[kind]
     mesh = runs.mesh(min(count, BLOCK))
     size = -(-min(count, BLOCK) // mesh.size) * mesh.size
     images = {split: dataset.images(split) for split in ("train", "test")}
@@ -105,15 +107,15 @@ def evaluate(
         measured = jax.device_get(measure(padded, batched))
         each = [runs.take(measured, run) for run in range(len(block[-1]))]
         asked = [
-            _queries(model, found, spec, dataset, bool(beta > 0), int(seed))
-            for found, beta, seed in zip(each, block[2].beta, block[3], strict=True)
+            _queries(model, found, spec, dataset, objective.holds_to_prior(runs.take(block[2], run).beta), int(seed))
+            for run, (found, seed) in enumerate(zip(each, block[3], strict=True))
         ]
         flat = [data.batches(np.concatenate(list(queries.values())), spec.batch_size)[0] for queries in asked]
         decoded = jax.device_get(decode((*padded[:2], runs.pad(runs.stack(flat), size))))
         for run, (found, queries) in enumerate(zip(each, asked, strict=True)):
             bounds = np.cumsum([len(z) for z in queries.values()])
             shown = dict(zip(queries, np.split(np.concatenate(decoded[run]), bounds)[:-1], strict=True))
-            row = _columns(model, spec, found, shown, runs.take(block[2], run), dataset, images)
+            row = _columns(model, spec, found, shown, runs.take(block[2], run), dataset, images, kind)
             yield row, _arrays(found["test"], queries, shown, dataset, images["test"])
 
 
@@ -125,7 +127,13 @@ def _measure(model: ModelSpec, spec: EvalSpec, sizes: dict[str, int], run, split
     variables, sigma, weights, seed = run
     trained = Trained(VAE(model).bind(variables), sigma, weights.noise_scale, keys.stream(seed, keys.Stream.EVALUATION))
     found: dict = _per_image(trained, spec, sizes, splits)
-    found["prior_samples"] = trained.vae.prior().sample(trained.key(Purpose.PRIOR), spec.decoded)
+    prior = trained.vae.prior()
+    found["prior_samples"] = prior.sample(trained.key(Purpose.PRIOR), spec.decoded)
+    if hasattr(prior, "quantile"):
+        levels = prior.quantile(jnp.asarray(pictures.LEVELS, jnp.float32))
+        found["quantiles"] = jnp.tile(levels[:, None], (1, model.latents))
+    else:
+        found["quantiles"] = jnp.quantile(found["prior_samples"], jnp.asarray(pictures.LEVELS, jnp.float32), axis=0)
     if model.sigma:
         found["sigma"] = jnp.exp(trained.vae.log_sigma(sigma))
     if spec.importance_samples:
@@ -149,12 +157,15 @@ def _per_image(trained: Trained, spec: EvalSpec, sizes: dict[str, int], splits: 
     def batch_terms(args):
         x, key = args
         posterior = trained.posterior(x)
-        distortion, variance = estimators.distortion(trained.vae, x, posterior, key, trained.sigma, spec.samples)
+        found, variance = estimators.costs(trained.vae, x, posterior, key, trained.sigma, spec.samples)
+        if "rate_per_latent" not in found:
+            found["rate_per_latent"] = prior.rate_per_latent(posterior.mean, posterior.log_var)
+        # No draw can show that a point has infinite rate.
+        found["rate_per_latent"] = jnp.where(trained.noise_scale > 0, found["rate_per_latent"], jnp.inf)
         reconstruction = trained.vae.decode(posterior.mean, trained.sigma).mean
         return {
-            "distortion": distortion,
-            "distortion_variance": variance,
-            "rate_per_latent": prior.rate_per_latent(posterior.mean, posterior.log_var),
+            **found,
+            **{f"{name}_variance": value for name, value in variance.items() if name != "rate_per_latent"},
             "mse": jnp.mean(jnp.square(x - reconstruction), axis=tuple(range(1, x.ndim))),
             "mean": posterior.mean,
             "log_var": posterior.log_var,
@@ -219,7 +230,7 @@ def _decode(model: ModelSpec, run) -> Float[Array, "batches batch *shape"]:
 
 
 def _columns(
-    model: ModelSpec, spec: EvalSpec, found: dict, shown: dict, weights, dataset: data.Dataset, images: dict
+    model: ModelSpec, spec: EvalSpec, found: dict, shown: dict, weights, dataset: data.Dataset, images: dict, kind: str
 ) -> dict:
     """The metric columns of one row: the test split plain, then what else was estimated, then train_*."""
     test, train = found["test"], found["train"]
@@ -234,7 +245,7 @@ def _columns(
     for column, name in (("frechet_prior", "samples"), ("frechet_midpoint", "midpoints")):
         if name in shown:
             row[column] = frechet_distance(shown[name], images["test"])
-    row |= _scale_columns(found, weights)
+    row |= _scale_columns(found, weights, kind)
     is_random = bool(weights.noise_scale > 0)
     for name in ("importance", "rate_parts", "ais", "gradients"):
         if name in found:
@@ -264,19 +275,25 @@ def _bound_columns(split: dict, spec: EvalSpec) -> dict[str, float | None]:
     """Distortion, rate and elbo of a split in nats per image, with the Monte Carlo error of the draws."""
     distortion = _mean(split["distortion"])
     rate = float(split["rate_per_latent"].sum(axis=1, dtype=float).mean())
-    error = math.sqrt(float(split["distortion_variance"].sum(dtype=float)) / spec.samples) / len(split["distortion"])
-    row = {"distortion": distortion, "distortion_se": error, "rate": rate, "elbo": -(distortion + rate)}
-    # The closed-form rate has no Monte Carlo error; an infinite bound has none to state.
-    return row | {"elbo_se": error if math.isfinite(rate) else None}
+
+    def error(name: str) -> float:
+        return math.sqrt(float(split[f"{name}_variance"].sum(dtype=float)) / spec.samples) / len(split[f"{name}_variance"])
+
+    row = {"distortion": distortion, "distortion_se": error("distortion"), "rate": rate}
+    # A closed-form rate has no Monte Carlo error; an infinite bound has none to state.
+    drawn = "rate_variance" in split and math.isfinite(rate)
+    row |= {"rate_se": error("rate")} if drawn else {}
+    row["elbo"] = -(distortion + rate)
+    return row | {"elbo_se": error("cost" if drawn else "distortion") if math.isfinite(rate) else None}
 
 
-def _scale_columns(found: dict, weights: objectives.Weights) -> dict[str, float]:
+def _scale_columns(found: dict, weights: objectives.Weights, kind: str) -> dict[str, float]:
     """sigma, effective beta and theta = beta * sigma^2: the axes on which runs of any scale of likelihood compare."""
-    if not weights.distortion_weight > 0:
-        return {}
-    row = {"effective_beta": float(weights.beta / weights.distortion_weight)}
-    if "sigma" in found:
-        row |= {"sigma": float(found["sigma"]), "theta": row["effective_beta"] * float(found["sigma"]) ** 2}
+    row = {"sigma": float(found["sigma"])} if "sigma" in found else {}
+    if kind == "weighted" and weights.distortion_weight > 0:
+        row["effective_beta"] = float(weights.beta / weights.distortion_weight)
+        if "sigma" in row:
+            row["theta"] = row["effective_beta"] * row["sigma"] ** 2
     return row
 
 
@@ -292,6 +309,7 @@ def _rate_columns(found: dict, spec: EvalSpec) -> dict[str, float]:
     """The rate taken apart. Its mutual information cannot pass log(aggregate_images)."""
     parts = found["rate_parts"]
     means = {f"sampled_{name}" if name == "rate" else name: _mean(values) for name, values in parts.items()}
+    means["aggregate_kl"] = means["total_correlation"] + means["dimension_wise_kl"]  # KL(q(z) || p(z))
     return means | {"sampled_rate_se": _standard_error(parts["rate"]), "aggregate_images": len(found["test"]["mean"])}
 
 
@@ -410,8 +428,9 @@ def _queries(model: ModelSpec, found: dict, spec: EvalSpec, dataset: data.Datase
         dataset.splits["test"].labels, spec.decoded, np.random.default_rng([seed, int(keys.Stream.EVALUATION)])
     )
     rate = test["rate_per_latent"].mean(axis=0)
-    importance = rate if np.isfinite(rate).all() else test["mean"].var(axis=0)
-    queries = pictures.queries(test["mean"], importance, found["prior_samples"], pairs, to_prior)
+    by_rate = np.isfinite(rate).all() and len(rate) == model.latents
+    importance = rate if by_rate else test["mean"].var(axis=0)
+    queries = pictures.queries(test["mean"], importance, found["prior_samples"], found["quantiles"], pairs, to_prior)
     if model.decoder == "linear":
         # Unit vectors and the origin: their differences are the columns of the decoder.
         queries["axes"] = np.eye(model.latents + 1, model.latents, dtype=np.float32)

@@ -24,6 +24,7 @@ CHOICES = {
     "model.likelihood": likelihoods.LIKELIHOODS,
     "model.prior": priors.PRIORS,
     "model.normalize": model.NORMALIZE,
+    "objective.kind": objectives.OBJECTIVES,
     "optimizer.schedule": training.DECAYS,
 }
 # Smallest and largest value of each number, both allowed.
@@ -33,10 +34,16 @@ RANGES = {
     "data.valid_fraction": (0, 0.99),
     "data.seed": (0, 2**31 - 1),
     "model.latents": (1, 100_000),
+    "model.prior_components": (1, 10_000),
     "objective.noise_scale": (0, 1e6),
     "objective.distortion_weight": (0, 1e6),
     "objective.beta": (0, 1e6),
     "objective.importance_samples": (1, 10_000),
+    "objective.capacity": (0, 1e6),
+    "objective.capacity_weight": (0, 1e6),
+    "objective.free_bits": (0, 1e6),
+    "objective.distortion_target": (-1e9, 1e9),
+    "objective.mmd_weight": (0, 1e9),
     "optimizer.learning_rate": (POSITIVE, 1e6),
     "optimizer.b1": (0, 1 - 1e-7),
     "optimizer.b2": (0, 1 - 1e-7),
@@ -56,6 +63,7 @@ RANGES = {
     "eval.gradient_samples": (0, 10**7),
 }
 BASELINES = ("pca", "ppca")
+WEIGHTS = tuple(field.name for field in dataclasses.fields(objectives.Weights))
 # Fields without a range or a choice; with those above, every name that there is.
 FREE = (
     "name",
@@ -67,6 +75,7 @@ FREE = (
     "model.hidden",
     "model.sigma",
     "eval.importance_splits",
+    *(f"schedule.{weight}" for weight in WEIGHTS),
 )
 
 
@@ -222,22 +231,73 @@ def _check(config: Flat) -> None:
     for key, known in (("baselines", BASELINES), ("eval.importance_splits", ("train", "test"))):
         if not set(config[key]) <= set(known):
             raise errors.UserError(f"{key}={config[key]}: each should be one of {', '.join(known)}")
-    if "ppca" in config["baselines"] and config["model.likelihood"] != "gaussian":
-        raise errors.UserError(f"baselines={config['baselines']}: ppca needs model.likelihood=gaussian")
-    if config["objective.noise_scale"] == 0 and config["objective.beta"] > 0:
-        raise errors.UserError(
-            f"objective.noise_scale=0 with objective.beta={config['objective.beta']:g}: a deterministic code has infinite "
-            "rate, so beta should be 0"
-        )
-    weights = [config[f"objective.{key}"] for key in ("noise_scale", "distortion_weight", "beta")]
-    if config["objective.importance_samples"] > 1 and weights != [1, 1, 1]:
-        raise errors.UserError(
-            f"objective.importance_samples={config['objective.importance_samples']}: the importance-weighted bound has no "
-            "weights; noise_scale, distortion_weight and beta should be 1"
-        )
+    if "ppca" in config["baselines"]:
+        for key, value in {"model.likelihood": "gaussian", "model.prior": "normal", "objective.kind": "weighted"}.items():
+            if config[key] != value:
+                raise errors.UserError(f"baselines={config['baselines']}: ppca needs {key}={value}, not {config[key]}")
+    _check_objective(config)
+    schedules(config)
     if not str(config["name"]).strip():
         raise errors.UserError("name='': should be a text")
     sigma(config)
+
+
+def _check_objective(config: Flat) -> None:
+    """Combinations of the objective that mean nothing."""
+    kind, noise, beta = (config[f"objective.{key}"] for key in ("kind", "noise_scale", "beta"))
+    objective, prior = objectives.OBJECTIVES[kind], priors.shape_of(config["model.prior"])
+    if noise == 0 and objective.holds_to_prior(beta):
+        has = f"objective.beta={beta:g}" if objective.rate_is_optional else f"objective.kind={kind}"
+        raise errors.UserError(
+            f"objective.noise_scale=0 with {has}: a deterministic code has infinite rate, so the loss should have none "
+            "(objective.kind=weighted with objective.beta=0)"
+        )
+    if noise not in (0, 1) and not hasattr(prior, "rate_per_latent"):
+        raise errors.UserError(
+            f"objective.noise_scale={noise:g} with model.prior={config['model.prior']}: should be 0 or 1, because this rate "
+            "is estimated from the draws"
+        )
+    if kind == "free_bits" and not hasattr(prior, "log_prob_per_latent"):
+        raise errors.UserError(
+            f"objective.kind=free_bits with model.prior={config['model.prior']}: should be a prior of independent latents"
+        )
+    for key in ("capacity", "free_bits", "distortion_target", "mmd_weight"):
+        if config[f"objective.{key}"] and key not in objective.uses:
+            raise errors.UserError(
+                f"objective.{key}={config[f'objective.{key}']:g}: has no effect with objective.kind={kind}; should be 0"
+            )
+    samples = config["objective.importance_samples"]
+    weights = [config[f"objective.{key}"] for key in ("noise_scale", "distortion_weight", "beta")]
+    constant = all(config[f"schedule.{weight}"] == "constant" for weight in WEIGHTS)
+    if samples > 1 and not (kind == "weighted" and weights == [1, 1, 1] and constant):
+        raise errors.UserError(
+            f"objective.importance_samples={samples}: the importance-weighted bound has no weights; objective.kind should "
+            "be weighted, and noise_scale, distortion_weight and beta constant 1"
+        )
+
+
+def schedules(config: Flat) -> dict[str, tuple[str, float]]:
+    """Name and length in epochs of every schedule that is not constant, by weight."""
+    found = {}
+    used = ("noise_scale", "distortion_weight", *objectives.OBJECTIVES[config["objective.kind"]].uses)
+    for weight in WEIGHTS:
+        text = str(config[f"schedule.{weight}"])
+        if text == "constant":
+            continue
+        name, _, length = text.partition(":")
+        try:
+            epochs = float(length)
+        except ValueError:
+            epochs = math.nan
+        if name not in objectives.SCHEDULES or name == "constant" or not 0 < epochs <= 1e7:
+            kinds = ", ".join(f"{kind}:EPOCHS" for kind in objectives.SCHEDULES if kind != "constant")
+            raise errors.UserError(f"schedule.{weight}={text}: should be constant or one of {kinds}")
+        if weight not in used:
+            raise errors.UserError(
+                f"schedule.{weight}={text}: has no effect with objective.kind={config['objective.kind']}; should be constant"
+            )
+        found[weight] = (name, epochs)
+    return found
 
 
 def sigma(config: Flat) -> tuple[str, float]:
@@ -276,12 +336,15 @@ def specify(run: Run, dataset: data.Dataset) -> tuple[training.RunSpec, training
         importance_samples=config["objective.importance_samples"],
         batch_size=config["train.batch_size"] or len(train),
         epochs=config["train.epochs"],
+        objective=config["objective.kind"],
+        schedules=tuple((weight, name) for weight, (name, _) in schedules(config).items()),
         **{key: config[f"optimizer.{key}"] for key in ("schedule", "b1", "b2", "eps")},
     )
-    traced = [field.name for field in dataclasses.fields(objectives.Weights)]
-    weights = objectives.Weights(**{key: np.float32(config[f"objective.{key}"]) for key in traced})
+    used = ("noise_scale", "distortion_weight", *objectives.OBJECTIVES[spec.objective].uses)
+    weights = objectives.Weights(**{key: np.float32(config[f"objective.{key}"]) for key in used})
+    lengths = {weight: np.float32(epochs) for weight, (_, epochs) in schedules(config).items()}
     rate = np.float32(config["optimizer.learning_rate"])
-    return spec, training.Hyperparams(np.int32(config["seed"]), rate, np.float32(number), weights)
+    return spec, training.Hyperparams(np.int32(config["seed"]), rate, np.float32(number), weights, lengths)
 
 
 def _check_against(config: Flat, shape: tuple[int, ...], dataset: data.Dataset, kind: str) -> None:

@@ -20,6 +20,7 @@ class Stream(enum.IntEnum):
     BITS = 3  # dynamic binarisation, per step
     VALID = 4  # epsilon on the validation split, per chunk
     EVALUATION = 5  # every draw of the evaluation
+    PRIOR = 6  # draws from the prior that an objective needs, per step
 
 
 class DataStream(enum.IntEnum):

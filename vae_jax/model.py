@@ -30,9 +30,23 @@ class Posterior:
         """The distribution that z = mean + noise_scale * std * eps really has: at 0 a point, with log_var -inf."""
         return Posterior(self.mean, self.log_var + 2 * jnp.log(noise_scale))
 
-    def log_prob(self, z: Float[Array, "batch latents"]) -> Float[Array, " batch"]:
+    def log_prob_per_latent(self, z: Float[Array, "batch latents"]) -> Float[Array, "batch latents"]:
         residual = (z - self.mean) * jnp.exp(-0.5 * self.log_var)
-        return jnp.sum(-0.5 * (jnp.square(residual) + self.log_var + jnp.log(2 * jnp.pi)), axis=-1)
+        return -0.5 * (jnp.square(residual) + self.log_var + jnp.log(2 * jnp.pi))
+
+    def log_prob(self, z: Float[Array, "batch latents"]) -> Float[Array, " batch"]:
+        return jnp.sum(self.log_prob_per_latent(z), axis=-1)
+
+    def rate_per_latent(self, prior: priors.Prior, z: Float[Array, "batch latents"]) -> Float[Array, "batch latents_or_1"]:
+        """KL(q(z | x) || p(z)) in nats: in closed form where the prior has one, else log q(z | x) - log p(z) of `z`.
+
+        [batch, 1] where the prior does not take the latents apart.
+        """
+        if hasattr(prior, "rate_per_latent"):
+            return prior.rate_per_latent(self.mean, self.log_var)
+        if hasattr(prior, "log_prob_per_latent"):
+            return self.log_prob_per_latent(z) - prior.log_prob_per_latent(z)
+        return (self.log_prob(z) - prior.log_prob(z))[:, None]
 
 
 def reparameterize(
@@ -61,6 +75,7 @@ class ModelSpec:
     sigma: str
     prior: str
     normalize: str
+    prior_components: int = 10
 
 
 # The kinds of decoder scale beside a fixed number.
@@ -79,6 +94,7 @@ class VAE(nn.Module):
         spec = self.spec
         self.encoder = networks.ENCODERS[spec.encoder](spec.hidden, spec.latents, spec.activation)
         self.decoder = networks.DECODERS[spec.decoder](spec.hidden[::-1], spec.shape, spec.activation)
+        self.prior_network = priors.PriorNetwork(spec.prior, spec.latents, spec.prior_components, spec.shape)
         if spec.sigma == "learned":
             self.raw_log_sigma = self.param("raw_log_sigma", nn.initializers.zeros_init(), ())
 
@@ -118,8 +134,9 @@ class VAE(nn.Module):
 
     def prior(self) -> priors.Prior:
         """p(z)."""
-        return priors.PRIORS[self.spec.prior](self.spec.latents)
+        return self.prior_network(self.encoder)
 
     def __call__(self, x: Float[Array, "batch *pixels"]) -> likelihoods.Likelihood:
         """One pass through both networks: what `init` needs to make every parameter."""
+        self.prior()
         return self.decode(self.encode(x).mean)

@@ -1,12 +1,13 @@
 """Which latents are decoded for the figures and the Frechet distances of a run: samples, midpoints, grids, traversals."""
 
 import itertools
-import statistics
 
 import numpy as np
 from jaxtyping import Float, Int
 
 Latents = Float[np.ndarray, "n latents"]
+LEVELS = np.linspace(0.02, 0.98, 17)  # of the prior, along each side of a manifold
+TRAVERSED = slice(None, None, 2)  # of those, along a traversal
 SHOWN = 16  # test images that are shown beside their reconstructions
 
 
@@ -14,6 +15,7 @@ def queries(
     mean: Latents,
     importance: Float[np.ndarray, " latents"],
     prior_samples: Float[np.ndarray, "samples latents"],
+    quantiles: Float[np.ndarray, "levels latents"],
     pairs: Int[np.ndarray, "pairs 2"] | None,
     to_prior: bool,
 ) -> dict[str, Float[np.ndarray, "_ latents"]]:
@@ -23,6 +25,7 @@ def queries(
       mean: mean codes of the test images.
       importance: by which latents are sorted for traversals.
       prior_samples: draws from the prior.
+      quantiles: of each latent under the prior, at `LEVELS`.
       pairs: test images from different classes, or None.
       to_prior: whether the objective holds the latents to the prior; else their own range is where they live.
     """
@@ -35,9 +38,9 @@ def queries(
         found["interpolations"] = np.concatenate([a + np.linspace(0, 1, 9)[:, None] * (b - a) for a, b in ends[:4]])
     if latents == 2:
         found["plane"] = _grid(*(np.linspace(*ends, 20) for ends in zip(low, high, strict=True)))
-        found["manifold"] = _grid(normal_quantiles(15), normal_quantiles(15))
+        found["manifold"] = _grid(quantiles[:, 0], quantiles[:, 1])
     # A latent that the objective holds to the prior is moved over the prior; a free one over where its codes lie.
-    moves = np.tile(normal_quantiles(9), (latents, 1)) if to_prior else np.linspace(low, high, 9).T
+    moves = quantiles[TRAVERSED].T if to_prior else np.linspace(low, high, 9).T
     rows = []
     for latent in np.argsort(-importance, kind="stable")[:8]:
         row = np.tile(mean[0], (9, 1))
@@ -50,11 +53,6 @@ def queries(
 def _grid(across: np.ndarray, down: np.ndarray) -> Latents:
     """Points row by row from the top left: the first latent grows to the right, the second upwards."""
     return np.array([(x, y) for y, x in itertools.product(down[::-1], across)])
-
-
-def normal_quantiles(count: int) -> Float[np.ndarray, " count"]:
-    """`count` evenly spaced quantiles of N(0, 1), from 2 % to 98 %."""
-    return np.array([statistics.NormalDist().inv_cdf(level) for level in np.linspace(0.02, 0.98, count)])
 
 
 def pairs(labels: np.ndarray | None, count: int, generator: np.random.Generator) -> Int[np.ndarray, "count 2"] | None:

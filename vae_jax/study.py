@@ -218,6 +218,7 @@ def _evaluate(study: Study, states: list[training.TrainState], workdir: pathlib.
             hyperparams.objective,
             hyperparams.seed,
             group.dataset,
+            group.spec.objective,
         )
         for number, (metrics, arrays) in zip(group.numbers, evaluated, strict=True):
             rows[number] = _label(study, number) | study.runs[number].settings | metrics

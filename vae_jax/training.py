@@ -44,6 +44,8 @@ class RunSpec:
     b1: float
     b2: float
     eps: float
+    objective: str = "weighted"
+    schedules: tuple[tuple[str, str], ...] = ()  # of the weights that have one: (weight, schedule)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -59,6 +61,7 @@ class Hyperparams:
     learning_rate: objectives.Number
     sigma: objectives.Number
     objective: objectives.Weights
+    schedule_epochs: dict[str, objectives.Number] = struct.field(default_factory=dict)  # by weight
 
 
 @struct.dataclass
@@ -74,6 +77,7 @@ class TrainState:
     statistics: dict  # of the training data, where the model normalises; constant
     opt_state: optax.OptState
     diverged_at: Leaf  # int32 []
+    carried: dict = struct.field(default_factory=dict)  # by the objective, from step to step
 
     @property
     def variables(self) -> dict:
@@ -107,7 +111,7 @@ class Program(NamedTuple):
 
 def make_program(spec: RunSpec) -> Program:
     """The program of every run with this spec."""
-    vae = VAE(spec.model)
+    vae, objective = VAE(spec.model), objectives.OBJECTIVES[spec.objective]
     adam = optax.scale_by_adam(b1=spec.b1, b2=spec.b2, eps=spec.eps)
     total_steps = spec.epochs * spec.steps_per_epoch
 
@@ -115,16 +119,23 @@ def make_program(spec: RunSpec) -> Program:
         key, x = keys.stream(hyperparams.seed, keys.Stream.INIT), jnp.zeros((1, *spec.model.shape))
         _, variables = vae.apply({"statistics": statistics}, x, rngs={"params": key}, mutable=["params"])
         params, zero = variables["params"], jnp.zeros((), jnp.int32)
-        return TrainState(zero, params, statistics, adam.init(params), diverged_at=zero - 1)
+        carried = jax.tree.map(jnp.float32, objective.carried)
+        return TrainState(zero, params, statistics, adam.init(params), diverged_at=zero - 1, carried=carried)
 
     def loss_and_terms(params, state: TrainState, hyperparams: Hyperparams, x, key):
-        bound, weights = vae.bind({"params": params, "statistics": state.statistics}), hyperparams.objective
+        bound = vae.bind({"params": params, "statistics": state.statistics})
+        epoch = state.step.astype(jnp.float32) / spec.steps_per_epoch
+        weights = objectives.scheduled(hyperparams.objective, spec.schedules, hyperparams.schedule_epochs, epoch)
         terms = objectives.terms(bound, x, key, weights.noise_scale, hyperparams.sigma, spec.importance_samples)
-        return objectives.loss(terms, weights), terms
+        prior_key = keys.at(keys.stream(hyperparams.seed, keys.Stream.PRIOR), state.step)
+        context = objectives.Context(bound.prior(), prior_key, spec.train_size, state.carried)
+        loss, carried = objective.loss(terms, weights, context)
+        return loss, (terms, carried)
 
     def step(state: TrainState, hyperparams: Hyperparams, x: Float[Array, "batch *shape"]):
         key = keys.at(keys.stream(hyperparams.seed, keys.Stream.NOISE), state.step)
-        (loss, terms), grads = jax.value_and_grad(loss_and_terms, has_aux=True)(state.params, state, hyperparams, x, key)
+        loss_of = jax.value_and_grad(loss_and_terms, has_aux=True)
+        (loss, (terms, carried)), grads = loss_of(state.params, state, hyperparams, x, key)
         # optax multiplies its integer count by floats: the one place that needs the standard promotion.
         with jax.numpy_dtype_promotion("standard"):
             updates, opt_state = adam.update(grads, state.opt_state, state.params)
@@ -132,7 +143,7 @@ def make_program(spec: RunSpec) -> Program:
         rate = hyperparams.learning_rate * DECAYS[spec.schedule](progress)
         params = jax.tree.map(lambda param, update: param - rate * update, state.params, updates)
         finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads, squared=True))
-        moved = TrainState(state.step + 1, params, state.statistics, opt_state, state.diverged_at)
+        moved = TrainState(state.step + 1, params, state.statistics, opt_state, state.diverged_at, carried)
         return _freeze(finite, state, moved), _means(loss, terms, hyperparams)
 
     def epoch(state: TrainState, hyperparams: Hyperparams, pixels: Num[Array, "n *shape"]):
@@ -152,7 +163,7 @@ def make_program(spec: RunSpec) -> Program:
 
     def validate(state: TrainState, hyperparams: Hyperparams, x: Float[Array, "n *shape"]) -> Metrics:
         key = keys.at(keys.stream(hyperparams.seed, keys.Stream.VALID), state.step)
-        loss, terms = loss_and_terms(state.params, state, hyperparams, x, key)
+        loss, (terms, _) = loss_and_terms(state.params, state, hyperparams, x, key)
         return _means(loss, terms, hyperparams)
 
     def advance(state: TrainState, hyperparams: Hyperparams, splits: dict, epochs: Int[Array, ""]):
