@@ -1,6 +1,6 @@
 """The Gaussian is a convenience: one network and one objective under six priors.
 
-    python -m experiments.train --config=configs/priors.py
+python -m experiments.train --config=configs/priors.py
 """
 
 from configs import base

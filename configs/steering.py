@@ -17,6 +17,14 @@ def get_config():
     return config
 
 
+# Four cycles of beta, beside the constant ones of `beta_vae` (Fu et al. 2019).
+CYCLES = [
+    {"name": "cyclical", "seed": seed, "objective.beta": beta, "schedule.beta": "cyclical:75"}
+    for beta in (1.0, 2.0, 3.0, 4.0)
+    for seed in range(3)
+]
+
+
 def sweep(add):
     def method(name, key, values, **fixed):
         for value in values:
@@ -28,4 +36,6 @@ def sweep(add):
     method("free_bits", "objective.free_bits", (0.1, 0.25, 0.5, 1.0, 2.0), kind="free_bits")
     method("geco", "objective.distortion_target", (18.5, 19.0, 20.0, 21.0, 22.0, 24.0), kind="geco")
     method("tc", "objective.beta", (1.0, 2.0, 4.0, 8.0), kind="tc")
-    method("mmd", "objective.mmd_weight", (1.0, 10.0, 100.0, 1000.0), kind="mmd", beta=0.0)
+    method("mmd", "objective.mmd_weight", (30.0, 100.0, 200.0, 400.0), kind="mmd", beta=0.0)
+    for row in CYCLES:
+        add(row)

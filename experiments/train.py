@@ -29,6 +29,7 @@ def main() -> None:
     rows = study.run(config, workdir, sweep, [command_line.parse_sweep(text) for text in _SWEEP.value])
     drawn = figures.draw(workdir)
     print(study.summary(rows))
+    print(study.best(rows), end="\n" if study.best(rows) else "")
     print(f"{workdir}: results.csv, {len(drawn)} figures in figures/")
 
 

@@ -39,7 +39,8 @@ BUILT_ON = {
     "study": ("grid",),
     "plotting": ("results",),
     "image_figures": ("plotting",),
-    "figures": ("image_figures",),
+    "method_figures": ("plotting",),
+    "figures": ("image_figures", "method_figures"),
 }
 BASE = ("errors", "keys", "progress")
 OUTSIDE = ("configs", "experiments", "scripts", "tests")

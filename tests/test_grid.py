@@ -276,6 +276,50 @@ def test_no_noise_needs_no_rate():
     assert run.config["objective.noise_scale"] == 0.0
 
 
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        (
+            {"objective__kind": "capacity", "objective__noise_scale": 0.0},
+            "objective.noise_scale=0 with objective.kind=capacity:",
+        ),
+        ({"objective__kind": "geco", "objective__noise_scale": 0.0}, "objective.noise_scale=0 with objective.kind=geco:"),
+        ({"objective__noise_scale": 0.5, "model__prior": "vamp"}, "objective.noise_scale=0.5 with model.prior=vamp:"),
+        ({"objective__kind": "free_bits", "model__prior": "flow"}, "objective.kind=free_bits with model.prior=flow:"),
+        ({"objective__capacity": 3.0}, "objective.capacity=3: has no effect with objective.kind=weighted;"),
+        ({"objective__kind": "tc", "objective__mmd_weight": 3.0}, "objective.mmd_weight=3: has no effect"),
+        ({"objective__importance_samples": 5, "objective__beta": 2.0}, "objective.importance_samples=5: "),
+        ({"objective__importance_samples": 5, "objective__kind": "tc"}, "objective.importance_samples=5: "),
+        ({"objective__importance_samples": 5, "schedule__beta": "linear:3"}, "objective.importance_samples=5: "),
+        ({"schedule__beta": "linear"}, "schedule.beta=linear: should be constant or one of linear:EPOCHS, cosine:EPOCHS,"),
+        ({"schedule__beta": "linear:-3"}, "schedule.beta=linear:-3: should be"),
+        ({"schedule__beta": "steps:3"}, "schedule.beta=steps:3: should be"),
+        ({"schedule__beta": "constant:3"}, "schedule.beta=constant:3: should be"),
+        ({"schedule__capacity": "linear:3"}, "schedule.capacity=linear:3: has no effect with objective.kind=weighted;"),
+        (
+            {"baselines": ("ppca",), "model__likelihood": "gaussian", "model__prior": "flow"},
+            "baselines=('ppca',): ppca needs",
+        ),
+    ],
+)
+def test_objectives_that_mean_nothing(changed, said):
+    assert refusal(**changed).startswith(said)
+
+
+def test_the_lengths_of_schedules_share_a_program():
+    found = runs_of(("schedule.beta", "linear:5,linear:20"), ("objective.beta", "1,2"))
+    specs, hyperparams = zip(*(grid.specify(run, images(200)) for run in found), strict=True)
+    assert len(set(specs)) == 1
+    assert specs[0].schedules == (("beta", "linear"),)
+    assert [float(h.schedule_epochs["beta"]) for h in hyperparams] == [5, 5, 20, 20]
+
+
+def test_only_what_a_kind_uses_is_traced():
+    (run,) = runs_of(objective__kind="capacity", objective__capacity=3.0)
+    _, hyperparams = grid.specify(run, images(200))
+    assert (hyperparams.objective.capacity, hyperparams.objective.beta) == (3, None)
+
+
 @pytest.mark.parametrize("sigma", ["", "0", "-1", "1e-9", "nan", "inf", "learnt", "pixel by pixel"])
 def test_a_sigma_that_is_none(sigma):
     message = refusal(model__likelihood="gaussian", model__sigma=sigma)

@@ -1,5 +1,7 @@
 """The loss and its terms: by hand, by their gradients, and by what does not depend on the batch."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -184,3 +186,111 @@ def test_terms_of_several_draws(variables, x):
     assert np.all(np.abs(log_ratio.mean(axis=0) - terms.rate) < 5 * error)
     expected = -np.mean(scipy.special.logsumexp(np.asarray(terms.log_weights, float), axis=0) - np.log(count))
     np.testing.assert_allclose(loss(terms, objectives.Weights(*WEIGHTS["vae"])), expected, rtol=8 * EPS)
+
+
+# Other ways to choose the balance.
+
+
+def test_capacity_by_hand():
+    # Rates 3 and 7, mean 5; distortions 3 and 5, mean 4.
+    for target, gap in [(2.0, 3.0), (5.0, 0.0), (9.0, 4.0)]:
+        weights = objectives.Weights(1.0, 1.0, capacity=target, capacity_weight=10.0)
+        assert loss(by_hand(), weights, "capacity") == 4 + 10 * gap
+
+
+def test_free_bits_by_hand():
+    # Mean rates of the two latents 2 and 3: the first is under 2.5 nats and costs 2.5, whatever it is.
+    weights = objectives.Weights(1.0, 1.0, 2.0, free_bits=2.5)
+    assert loss(by_hand(), weights, "free_bits") == 4 + 2 * (2.5 + 3)
+    gradient = jax.grad(loss)(by_hand(), weights, "free_bits")
+    np.testing.assert_array_equal(gradient.rate_per_latent, [[0, 1], [0, 1]])
+    # What is reported is the rate, not what was paid.
+    np.testing.assert_array_equal(by_hand().rate, [3, 7])
+
+
+def test_geco_by_hand():
+    objective = objectives.OBJECTIVES["geco"]
+    weights = objectives.Weights(1.0, 1.0, distortion_target=3.5)
+    carried = {"log_multiplier": jnp.log(2.0), "constraint": jnp.float32(0.0)}
+    context = objectives.Context(priors.Normal(2), random.key(0), 100, carried)
+    value, after = objective.loss(by_hand(), weights, context)
+    np.testing.assert_allclose(value, 5 + 2 * (4 - 3.5), rtol=4 * EPS)
+    # Above the target the multiplier grows, and below it falls.
+    assert after["log_multiplier"] > carried["log_multiplier"]
+    _, after = objective.loss(by_hand(), weights.replace(distortion_target=5.0), context)
+    assert after["log_multiplier"] < carried["log_multiplier"]
+    # What is carried has no gradient.
+    moved = jax.grad(lambda terms: objective.loss(terms, weights, context)[1]["log_multiplier"])(by_hand())
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(moved))
+
+
+def drawn(n: int, latents: int, seed: int) -> tuple[Posterior, jax.Array]:
+    """Posteriors of n images, and a draw of each."""
+    generator = np.random.default_rng(seed)
+    posterior = Posterior(*(jnp.asarray(generator.normal(size=(n, latents)), jnp.float32) for _ in range(2)))
+    return posterior, reparameterize(random.key(seed), posterior)
+
+
+def test_total_correlation_of_the_whole_set_is_exact():
+    posterior, z = drawn(6, 2, 0)
+    mean, std = np.asarray(posterior.mean, float), np.asarray(posterior.std, float)
+    each = scipy.stats.norm.pdf(np.asarray(z, float)[:, None], mean, std)  # [draw, image, latent]
+    expected = np.log(each.prod(axis=2).mean(axis=1)) - np.log(each.mean(axis=1)).sum(axis=1)
+    np.testing.assert_allclose(objectives.total_correlation(z, posterior, 6), expected, atol=1e-5)
+
+
+def test_density_of_a_batch_is_unbiased():
+    # exp of the joint term, over all batches that hold image 0 and two of the other five, is q(z) of its draw.
+    posterior, z = drawn(6, 1, 1)
+    mean, std = np.asarray(posterior.mean, float)[:, 0], np.asarray(posterior.std, float)[:, 0]
+    exact = scipy.stats.norm.pdf(float(z[0, 0]), mean, std).mean()
+    found = []
+    for others in itertools.combinations(range(1, 6), 2):
+        index = np.array([0, *others])
+        batch = Posterior(jnp.tile(posterior.mean[index], (1, 2)), jnp.tile(posterior.log_var[index], (1, 2)))
+        # Two equal latents: log q(z) - 2 log q(z_1), so a second set of equal parts would not do; taken apart by hand.
+        weights = np.array([1 / 6, 5 / 12, 5 / 12])
+        densities = scipy.stats.norm.pdf(float(z[0, 0]), mean[index], std[index])
+        joint, marginal = (weights * densities**2).sum(), (weights * densities).sum()
+        total = objectives.total_correlation(jnp.tile(z[index], (1, 2)), batch, 6)[0]
+        np.testing.assert_allclose(total, np.log(joint) - 2 * np.log(marginal), atol=1e-5)
+        found.append(marginal)
+    np.testing.assert_allclose(np.mean(found), exact, rtol=1e-12)
+
+
+def test_tc_at_beta_one_is_the_elbo(variables, x):
+    terms = terms_of(variables, x, random.key(1), 1.0)
+    vae, one = objectives.Weights(1.0, 1.0, 1.0), {"train_size": 50}
+    assert loss(terms, vae, "tc", **one) == loss(terms, vae)
+    # At any other it adds the total correlation, so many times.
+    total = jnp.mean(objectives.total_correlation(terms.z, terms.posterior, 50))
+    found = loss(terms, vae.replace(beta=4.0), "tc", **one) - loss(terms, vae)
+    np.testing.assert_allclose(found, 3 * total, rtol=1e-3)
+
+
+def test_discrepancy_of_equal_and_of_different_samples():
+    keys = random.split(random.key(0), 400)
+    same = jax.jit(jax.vmap(lambda key: objectives.maximum_mean_discrepancy(*random.normal(key, (2, 32, 3)))))(keys)
+    # Unbiased: 0 in expectation where the two are equal.
+    assert abs(np.mean(same)) < 5 * np.std(same) / np.sqrt(len(same))
+    z = random.normal(random.key(1), (64, 3))
+    assert objectives.maximum_mean_discrepancy(z, z[::-1] + 1) > 5 * np.std(same)
+
+
+def test_mmd_draws_from_the_prior(variables, x):
+    terms = terms_of(variables, x, random.key(1), 1.0)
+    weights = objectives.Weights(1.0, 1.0, 0.5, mmd_weight=3.0)
+    distance = objectives.maximum_mean_discrepancy(terms.z, priors.Normal(2).sample(random.key(9), 5))
+    np.testing.assert_allclose(loss(terms, weights, "mmd"), loss(terms, weights) + 3 * distance, rtol=4 * EPS)
+
+
+def test_schedules_by_hand():
+    times = {"linear": [(0, 0), (0.25, 0.25), (2, 1)], "cosine": [(0, 0), (0.5, 0.5), (3, 1)]}
+    times |= {"cyclical": [(0, 0), (0.25, 0.5), (0.75, 1), (1, 0), (1.25, 0.5), (1.999, 1)], "constant": [(0.3, 1)]}
+    for name, points in times.items():
+        for time, factor in points:
+            np.testing.assert_allclose(objectives.SCHEDULES[name](jnp.float32(time)), factor, atol=1e-6)
+    # Lengths are in epochs, and only what has a schedule moves.
+    weights = objectives.Weights(*map(jnp.float32, (1.0, 1.0, 4.0)))
+    found = objectives.scheduled(weights, (("beta", "linear"),), {"beta": jnp.float32(20.0)}, jnp.float32(5.0))
+    assert (found.noise_scale, found.distortion_weight, found.beta) == (1, 1, 1)

@@ -339,3 +339,42 @@ def test_valid_metrics_are_those_of_the_valid_split():
     np.testing.assert_allclose(valid.distortion, distortion.mean(), rtol=10 * EPS)
     np.testing.assert_allclose(valid.rate, rate.mean(), rtol=100 * EPS)
     np.testing.assert_allclose(valid.loss, (distortion + rate).mean(), rtol=10 * EPS)
+
+
+def two_epochs(**changed) -> tuple[training.TrainState, training.Metrics]:
+    """The state and the training metrics after two epochs of one run with another spec, weights or schedules."""
+    weights = changed.pop("weights", objectives.Weights(*map(np.float32, (1, 1, 1))))
+    lengths = changed.pop("lengths", {})
+    given = dataclasses.replace(hyperparams(), objective=weights, schedule_epochs=lengths)
+    program = training.make_program(dataclasses.replace(SPEC, **changed))
+    state, metrics = jax.jit(program.advance)(jax.jit(program.init)(given, {}), given, SPLITS, jnp.int32(2))
+    return state, metrics["train"]
+
+
+def test_a_scheduled_weight_moves_with_the_epochs():
+    beta = functools.partial(objectives.Weights, np.float32(1), np.float32(1))
+    length = {"beta": np.float32(2.0)}
+    _, rising = two_epochs(schedules=(("beta", "linear"),), lengths=length, weights=beta(np.float32(3)))
+    # Steps at epochs 0, 0.5, 1 and 1.5: beta is 0, 0.75, 1.5 and 2.25, so the loss is not that of any constant.
+    _, none = two_epochs(weights=beta(np.float32(0)))
+    assert rising.rate < none.rate
+    assert none.distortion < rising.loss < rising.distortion + 2.25 * none.rate
+    # A length far beyond the training is a weight of nearly 0.
+    _, long = two_epochs(schedules=(("beta", "linear"),), lengths={"beta": np.float32(1e6)}, weights=beta(np.float32(3)))
+    np.testing.assert_allclose(long.loss, none.loss, rtol=1e-4)
+
+
+def test_an_objective_carries_its_state_through_the_scan():
+    weights = objectives.Weights(np.float32(1), np.float32(1), distortion_target=np.float32(5))
+    state, metrics = two_epochs(objective="geco", weights=weights)
+    assert set(state.carried) == {"log_multiplier", "constraint"}
+    # Four steps above the target of 5 nats, each of which may add at most 0.05.
+    assert 0 < state.carried["log_multiplier"] <= 4 * 0.05 + EPS
+    assert metrics.distortion > 5 and state.carried["constraint"] > 0
+
+
+def test_free_bits_report_the_rate_itself():
+    weights = objectives.Weights(np.float32(1), np.float32(1), np.float32(1), free_bits=np.float32(50))
+    _, metrics = two_epochs(objective="free_bits", weights=weights)
+    assert metrics.rate < 50
+    np.testing.assert_allclose(metrics.loss, metrics.distortion + 2 * 50, rtol=1e-5)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from vae_jax import image_figures, plotting, results
+from vae_jax import image_figures, method_figures, plotting, results
 
 
 def draw(workdir: str | os.PathLike) -> list[pathlib.Path]:
@@ -63,8 +63,9 @@ def trade_off(directory: plotting.Directory):
     splits = {"Training split": _points(directory, "train_"), "Test split": _points(directory, "")}
     every = [point for points in splits.values() for point in points]
     finite = [point for point in every if math.isfinite(point.rate[0])]
-    if len({point.setting.label for point in finite}) < 2:
-        return None
+    others = {"objective.kind", "model.prior"} & set(results.grid_keys([point.setting.rows[0] for point in every]))
+    if len({point.setting.label for point in finite}) < 2 or others:
+        return None  # a study of other things has its own figure
     # The view is that of the curve: what lies far from it would squash it, and is named at the edge.
     core = [point for point in finite if point.setting.name in plotting.TRADE] or finite
     right = max(max(point.rate[0] for point in core), 1e-3)
@@ -332,4 +333,6 @@ FIGURES: dict[str, Callable] = {
     "posterior_std": posterior_std,
     "water_filling": water_filling,
     "gradient_variance": gradient_variance,
+    "steering": method_figures.steering,
+    "priors": method_figures.priors,
 }

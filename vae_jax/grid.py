@@ -245,7 +245,7 @@ def _check(config: Flat) -> None:
 def _check_objective(config: Flat) -> None:
     """Combinations of the objective that mean nothing."""
     kind, noise, beta = (config[f"objective.{key}"] for key in ("kind", "noise_scale", "beta"))
-    objective, prior = objectives.OBJECTIVES[kind], priors.shape_of(config["model.prior"])
+    objective, prior = objectives.OBJECTIVES[kind], priors.struct_of(config["model.prior"])
     if noise == 0 and objective.holds_to_prior(beta):
         has = f"objective.beta={beta:g}" if objective.rate_is_optional else f"objective.kind={kind}"
         raise errors.UserError(

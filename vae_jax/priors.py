@@ -239,8 +239,14 @@ PRIORS: dict[str, Callable[[PriorNetwork, Callable], Prior]] = {
 
 
 @functools.cache
-def shape_of(kind: str) -> Prior:
-    """The struct that a name stands for, without numbers: to see which methods it has before anything is built."""
-    network = PriorNetwork(kind, 2, 2, (2,))
-    # Any function will do for the encoder: here nothing is computed.
-    return jax.eval_shape(lambda: network.init_with_output(random.key(0), lambda inputs: (inputs, inputs))[0])
+def struct_of(kind: str) -> type[Prior]:
+    """The struct that a name stands for: to see which methods it has before anything is built."""
+    found = []
+
+    def build():
+        # Any function will do for the encoder: nothing is computed.
+        prior = PriorNetwork(kind, 2, 2, (2,)).init_with_output(random.key(0), lambda inputs: (inputs, inputs))[0]
+        found.append(type(prior))
+
+    jax.eval_shape(build)
+    return found[0]

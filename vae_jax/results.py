@@ -216,5 +216,25 @@ def summary(rows: Sequence[Row]) -> str:
     )
 
 
+def best(rows: Sequence[Row]) -> str:
+    """For each name with several settings, the one of best elbo: its bounds and active units, as text; "" where none has."""
+    keys = varying_keys(rows)
+    lines = []
+    for (name,), members in grouped(rows, ["name"]).items():
+        settings = list(grouped([row for row in members if math.isfinite(row.get("elbo", math.nan))], keys).items())
+        if len(settings) < 2:
+            continue
+        values, chosen = max(settings, key=lambda setting: spread([row["elbo"] for row in setting[1]])[0])
+        told = [
+            f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}"
+            for key, value in zip(keys, values, strict=True)
+            if len({row.get(key) for row in members}) > 1
+        ]
+        columns = [column for column in ("elbo", "importance_bound", "active_units") if column in chosen[0]]
+        shown = [f"{column} {_plus_minus(*spread([row[column] for row in chosen]), 2)}" for column in columns]
+        lines.append(f"  {name:12s} {', '.join(told):36s} {'  '.join(shown)}")
+    return "\n".join(["best elbo of each name, test split:", *lines]) if lines else ""
+
+
 def _plus_minus(mean: float, error: float, decimals: int) -> str:
     return f"{mean:.{decimals}f}" + ("" if math.isnan(error) else f" ±{error:.{decimals}f}")

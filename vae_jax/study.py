@@ -25,7 +25,7 @@ from vae_jax.progress import Progress, say
 
 Config = ml_collections.ConfigDict | Mapping
 
-summary = results.summary
+summary, best = results.summary, results.best
 
 
 @dataclasses.dataclass(frozen=True)
