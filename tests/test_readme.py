@@ -4,11 +4,12 @@ import importlib
 import pathlib
 import re
 
+import numpy as np
 import pytest
 from test_study import compiled_once, tiny  # noqa: F401
 
 from configs import ablations
-from vae_jax import grid, results
+from vae_jax import grid, objectives, priors, results, study
 
 ROOT = pathlib.Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -45,6 +46,29 @@ def test_the_study_from_python_runs(tmp_path, monkeypatch, capsys):
     (table,) = tmp_path.rglob("results.csv")
     assert [row["name"] for row in results.read_csv(table)] == ["vae", "pca"]
     assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("module", "table", "name", "changed"),
+    [
+        (priors, "PRIORS", "cauchy", {"model.prior": "cauchy"}),
+        (objectives, "OBJECTIVES", "squared_capacity", {"objective.kind": "squared_capacity", "objective.capacity": 2.0}),
+    ],
+)
+def test_what_is_added_can_be_used(module, table, name, changed, tmp_path, monkeypatch):
+    """The example as it stands, as if it stood at the end of its room; then a study uses it."""
+    (block,) = [block for block in blocks("python") if f'{table}["{name}"]' in block]
+    monkeypatch.setattr(module, table, known := getattr(module, table).copy())
+    monkeypatch.setitem(grid.CHOICES, *next((key, known) for key in changed if key in grid.CHOICES))
+    namespace = {**vars(module), table: known}
+    exec(compile(block, str(README), "exec"), namespace)
+    config = tiny()
+    for key, value in changed.items():
+        group, _, field = key.partition(".")
+        config[group][field] = value
+    (row,) = study.run(config, tmp_path)
+    assert np.isfinite(row["elbo"])
+    assert ("rate_se" in row) == (module is priors)
 
 
 def test_other_python_is_valid():

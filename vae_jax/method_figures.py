@@ -25,7 +25,7 @@ def steering(directory: plotting.Directory):
         for place, (name, settings) in enumerate(names.items()):
             spreads = [[plotting.column_spread(s, prefix + column) for column in ("rate", "distortion")] for s in settings]
             (x, x_error), (y, y_error) = (np.array(column).T for column in zip(*sorted(spreads), strict=True))
-            base = directory.value(settings[0], "objective.kind", "weighted") == "weighted"
+            base = name in plotting.TRADE
             style: dict = {"color": "black" if base else settings[0].color, "zorder": 3 if base else 2, "capsize": 2}
             style |= {"linewidth": 2.0 if base else 1.2, "marker": "." if base else "os^Dv<>"[place % 7], "markersize": 5}
             axes.errorbar(x, y, np.nan_to_num(y_error), np.nan_to_num(x_error), label=name, **style)
@@ -36,11 +36,11 @@ def steering(directory: plotting.Directory):
 
 
 def _view(directory: plotting.Directory, names: dict, axes) -> tuple[float, float]:
-    """The rates that the weighted objective reaches, and a little more: what lies far from them would squash them."""
-    weighted = [s for of in names.values() for s in of if directory.value(s, "objective.kind", "weighted") == "weighted"]
+    """The rates that the betas reach, and a little more: what lies far from them would squash them."""
+    weighted = [setting for name, settings in names.items() for setting in settings if name in plotting.TRADE]
     rates = [plotting.column_spread(setting, "train_rate")[0] for setting in weighted]
     low, high = axes.get_xlim()
-    return (low, min(high, 1.3 * max(rates))) if rates else (low, high)
+    return (-0.04 * max(rates), min(high, 1.3 * max(rates))) if rates else (low, high)
 
 
 # What tells one prior from another: column, and what it is called.

@@ -30,7 +30,14 @@ def _log_normal(z, mean, log_var):
     return -0.5 * (jnp.square(z - mean) * jnp.exp(-log_var) + log_var) - 0.5 * jnp.log(2 * jnp.pi)
 
 
-class Independent:
+class Prior:
+    """p(z), in nats."""
+
+    log_prob: Callable[[Latents], PerImage]
+    sample: Callable[[Key[Array, ""], int], Latents]  # (key, count)
+
+
+class Independent(Prior):
     """A prior of independent, equal latents: log_prob is a sum."""
 
     log_prob_per_latent: Callable[[Latents], Latents]
@@ -104,7 +111,7 @@ class StudentT(Independent):
 
 
 @struct.dataclass
-class Mixture:
+class Mixture(Prior):
     """Gaussians with diagonal covariances and weights exp(log_weights), which sum to 1."""
 
     log_weights: Float[Array, " components"]
@@ -151,7 +158,7 @@ class Coupling:
 
 
 @struct.dataclass
-class Flow:
+class Flow(Prior):
     """N(0, I) carried through coupling layers: a density of any shape that can still be sampled in one pass."""
 
     layers: tuple[Coupling, ...]
@@ -169,9 +176,6 @@ class Flow:
         for layer in self.layers:
             z = layer.forward(z)
         return z
-
-
-Prior = Normal | Laplace | StudentT | Mixture | Flow
 
 
 class PriorNetwork(nn.Module):
