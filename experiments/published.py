@@ -24,6 +24,11 @@ PUBLISHED = {
         ("iwae_5", "importance_bound", -1, "85.54 (3280 epochs)"),
         ("iwae_50", "importance_bound", -1, "84.78 (3280 epochs)"),
     ],
+    "mnist_priors": [
+        ("normal", "importance_bound", -1, "84.45 (up to 2000 epochs)"),
+        ("vamp", "importance_bound", -1, "82.43 (up to 2000 epochs)"),
+        ("flow", "importance_bound", -1, "-"),
+    ],
 }
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory that will hold a directory per study.", required=True)

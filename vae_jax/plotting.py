@@ -28,7 +28,15 @@ COLORS = {
     "pca": "#000000",
     "ppca": "#777777",
 }
-OTHERS = ("#882255", "#332288", "#999933", "#AA4499", "#44AA99")  # names not above, in order of appearance
+OTHERS = (
+    "#882255",
+    "#332288",
+    "#999933",
+    "#AA4499",
+    "#44AA99",
+    "#661100",
+    "#6699CC",
+)  # names not above, in order of appearance
 CLASSES = "#332288", "#88CCEE", "#44AA99", "#117733", "#999933", "#DDCC77", "#CC6677", "#882255", "#AA4499", "#888888"  # Tol
 ORDER = ("ae", "vae_no_kl", "vae", "beta_vae")  # of panels, before any others; `vae` stands among the betas
 TRADE = ("vae", "beta_vae")  # one family: points of one rate-distortion curve
