@@ -24,4 +24,5 @@ def get_config():
     config.train.chunk_epochs = 10
     config.train.checkpoint_every = 50
     config.eval.samples = 16
+    config.eval.importance_samples = 5000
     return config

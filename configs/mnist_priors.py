@@ -2,8 +2,8 @@
 
     python -m experiments.train --config=configs/mnist_priors.py
 
-Published for dynamic MNIST (Exemplar VAE paper, up to 2000 epochs, gated layers): -84.45 with a standard normal prior, -82.43
-with VampPrior, a gap of about 2 nats. Here plain layers and 30 epochs: expect the order, vamp and flow above normal.
+Published for dynamic MNIST (Exemplar VAE paper, up to 2000 epochs, gated layers): -84.45 with a standard normal prior and
+-82.43 with VampPrior, a gap of about 2 nats. Here plain layers and 30 epochs: expect the order, vamp and flow above normal.
 """
 
 from configs import base

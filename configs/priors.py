@@ -3,8 +3,9 @@
     python -m experiments.train --config=configs/priors.py
     python -m experiments.train --config=configs/priors.py --workdir=runs/priors_8 --config.model.latents=8
 
-Digits, binarised afresh in each step, so that the bounds are likelihoods. Expect an importance bound of -23.2 to -23.3 nats for all, and a
-smaller `aggregate_kl` and rate for the learned ones (`mixture`, `vamp`, `flow`). Three minutes on 2 cores. MNIST: configs/mnist_priors.py.
+Digits, binarised afresh in each step, so that the bounds are likelihoods. Expect an importance bound of -23.2 to
+-23.3 nats for all, and a smaller `aggregate_kl` and rate for the learned ones (`mixture`, `vamp`, `flow`). Three
+minutes on 2 cores. On MNIST: configs/mnist_priors.py.
 """
 
 from configs import base

@@ -36,23 +36,27 @@ _ONLY = flags.DEFINE_enum("only", None, list(PUBLISHED), "One study of them.")
 _DATA_DIR = flags.DEFINE_string("data_dir", "", "Where TFDS keeps its prepared sets (default: $TFDS_DATA_DIR).")
 
 
-def main() -> None:
+def compare(name: str, workdir: pathlib.Path, data_dir: str) -> list[str]:
+    """Run the study configs/NAME.py in `workdir`, draw it, and set its rows beside what was published: a line for each."""
     from vae_jax import figures, study
 
+    module = importlib.import_module(f"configs.{name}")
+    config = module.get_config()
+    config.data.dir = data_dir
+    rows = study.run(config, workdir, getattr(module, "sweep", None))
+    figures.draw(workdir)
+    lines = []
+    for row_name, column, sign, theirs in PUBLISHED[name]:
+        for row in (row for row in rows if row["name"] == row_name):
+            told = " ".join([row_name, *(f"{row[key]} latents" for key in ["model.latents"] if key in row)])
+            label = "negative " + column if sign < 0 else column
+            lines.append(f"{name:17s} {told:20s} {label:26s} ours {sign * row[column]:9.4f}   published: {theirs}")
+    return lines
+
+
+def main() -> None:
     for name in [_ONLY.value] if _ONLY.value else PUBLISHED:
-        module = importlib.import_module(f"configs.{name}")
-        config = module.get_config()
-        config.data.dir = _DATA_DIR.value
-        workdir = pathlib.Path(_WORKDIR.value) / name
-        rows = study.run(config, workdir, getattr(module, "sweep", None))
-        figures.draw(workdir)
-        for row_name, column, sign, theirs in PUBLISHED[name]:
-            for row in (row for row in rows if row["name"] == row_name):
-                latents = f" {row['model.latents']} latents" if "model.latents" in row else ""
-                label = "negative " + column if sign < 0 else column
-                print(
-                    f"{name:18s} {row_name + latents:20s} {label:26s} ours {sign * row[column]:9.4f}   published: {theirs}"
-                )
+        print("\n".join(compare(name, pathlib.Path(_WORKDIR.value) / name, _DATA_DIR.value)))
 
 
 if __name__ == "__main__":
