@@ -83,4 +83,5 @@ def get_config() -> ml_collections.ConfigDict:
     config.eval.ais_chains = 16
     config.eval.ais_images = 100
     config.eval.gradient_samples = 0  # variance of the gradient, by reparameterisation and by the score function
+    config.eval.calibration_samples = 32  # coverage of the decoder's intervals, where it has any
     return config

@@ -61,6 +61,7 @@ RANGES = {
     "eval.ais_chains": (1, 10**5),
     "eval.ais_images": (1, 10**6),
     "eval.gradient_samples": (0, 10**7),
+    "eval.calibration_samples": (0, 10**7),
 }
 BASELINES = ("pca", "ppca")
 WEIGHTS = tuple(field.name for field in dataclasses.fields(objectives.Weights))
