@@ -2,7 +2,7 @@
 
 The rooms, bottom up: `data`, `networks`, `likelihoods`, `priors`, `runs`, `baselines`, `checkpoints`, `results`,
 `model`, `objectives`, `training`, `calibration`, `evaluation`, `fit`, `grid`, `study`, `plotting`, `image_figures`,
-`figures`. Imports run downwards only.
+`calibration_figures`, `figures`. Imports run downwards only.
 """
 
 __version__ = "0.1.0"

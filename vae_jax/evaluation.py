@@ -284,7 +284,7 @@ def _columns(
 ) -> dict:
     """The metric columns of one row: the test split plain, then what else was estimated, then train_*."""
     test, train = found["test"], found["train"]
-    row = _bound_columns(test, spec) | {
+    row: dict = _bound_columns(test, spec) | {
         "mse": _mean(test["mse"]),
         "active_units": int(np.sum(test["mean"].var(axis=0, dtype=float) > ACTIVE)),
         "mean_std": _mean(np.exp(0.5 * test["log_var"])),

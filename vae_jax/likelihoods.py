@@ -196,7 +196,7 @@ class DiscretizedLogistic(Graded):
         return (x - self.location) / self.std
 
     def cdf(self, x: Images) -> Images:
-        value = jnp.floor(x * self.levels + 1e-2) / self.levels  # x of the grid may be an eps below it
+        value = jnp.floor(x * self.levels + 1e-4) / self.levels  # x of the grid may be an eps below it
         return jnp.where(value > 1 - 0.5 / self.levels, 1, jax.nn.sigmoid(self._edge(value, 1)))
 
     def quantile(self, level: float | Images) -> Images:
