@@ -30,8 +30,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.decoder = "mlp"
     config.model.hidden = (64, 64)  # widths; conv: channels of each convolution, then a dense width
     config.model.activation = "tanh"
-    config.model.likelihood = "bernoulli"  # "bernoulli", "gaussian"
-    config.model.sigma = "0.1"  # gaussian: a number, or "learned"
+    config.model.likelihood = "bernoulli"  # "bernoulli", "continuous_bernoulli", "gaussian", "discretized_logistic"
+    config.model.sigma = "0.1"  # std of the last two: a number, "learned", "per_pixel", "optimal" (gaussian)
     config.model.prior = "normal"  # "normal", "laplace", "student_t", "mixture", "vamp", "flow"
     config.model.prior_components = 10  # Gaussians of "mixture", pseudo-inputs of "vamp"
     config.model.normalize = "center"  # of what the networks see: "none", "center", "standardize", "whiten"
@@ -83,4 +83,5 @@ def get_config() -> ml_collections.ConfigDict:
     config.eval.ais_chains = 16
     config.eval.ais_images = 100
     config.eval.gradient_samples = 0  # variance of the gradient, by reparameterisation and by the score function
+    config.eval.calibration_samples = 32  # coverage of the decoder's intervals, where it has any
     return config

@@ -15,7 +15,7 @@ SOURCES = sorted(
 )
 
 # What each room is built on, bottom up; it may also import whatever those may. A room that is not here fails.
-# `evaluation` sets the baselines' rows beside those of the runs; `estimators` and `pictures` are its own two cellars.
+# `evaluation` sets the baselines' rows beside those of the runs; `estimators`, `calibration` and `pictures` are its cellars.
 BUILT_ON = {
     "errors": (),
     "keys": ("errors",),
@@ -33,14 +33,16 @@ BUILT_ON = {
     "training": ("data", "objectives"),
     "estimators": ("keys", "model"),
     "pictures": (),
-    "evaluation": ("data", "objectives", "runs", "baselines", "estimators", "pictures"),
+    "calibration": ("keys", "model"),
+    "evaluation": ("data", "objectives", "runs", "baselines", "estimators", "calibration", "pictures"),
     "fit": ("training", "runs", "checkpoints", "results"),
     "grid": ("fit", "evaluation"),
     "study": ("grid",),
     "plotting": ("results",),
     "image_figures": ("plotting",),
     "method_figures": ("plotting",),
-    "figures": ("image_figures", "method_figures"),
+    "calibration_figures": ("plotting",),
+    "figures": ("image_figures", "method_figures", "calibration_figures"),
 }
 BASE = ("errors", "keys", "progress")
 OUTSIDE = ("configs", "experiments", "scripts", "tests")

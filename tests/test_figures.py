@@ -20,7 +20,7 @@ STUDY = {  # name -> noise_scale, distortion_weight, betas
     "beta_vae": (1.0, 1.0, (0.5, 2.0)),
 }
 PICTURES = {"latent_plane", "manifold", "samples", "reconstructions", "traversals", "interpolations"}
-SPECIAL = {"latents", "water_filling", "gradient_variance"}  # of other studies than this one
+SPECIAL = {"latents", "water_filling", "gradient_variance", "intervals", "reliability"}  # of other studies than this one
 
 
 def arrays_of(noise_scale: float, seed: int, latents: int = 2, shape=(8, 8, 1), labels: bool = True) -> dict:
@@ -182,6 +182,54 @@ def test_gradient_variance_has_a_line_for_each_estimator(tmp_path):
             np.testing.assert_allclose(ends[:, 1], middle + np.array([-1, 1]) / math.sqrt(3))
     results.write_csv(tmp_path / "results.csv", rows[:3])
     assert figures.gradient_variance(plotting.Directory(tmp_path)) is None  # one number of latents
+
+
+def write_calibration(workdir, names=("fixed", "learned"), shape=(4, 4, 1)) -> None:
+    """Two betas of each name: intervals half of which hold the data, and a coverage that is the square of the nominal."""
+    levels = np.arange(1, 20) / 20
+    rows: list = []
+    for name, beta in itertools.product(names, (1.0, 4.0)):
+        images = np.linspace(0, 1, 16 * math.prod(shape)).reshape(16, *shape)
+        half = np.where(np.arange(images.size) % 2, 0.1, -0.1).reshape(images.shape)
+        arrays = {"images": images, "predictive_mean": images, "predictive_sigma": images / 10}
+        arrays |= {"predictive_low": images - half, "predictive_high": images + half}
+        arrays |= {"coverage_levels": levels, "coverage": levels**2, "coverage_se": levels / 100}
+        arrays |= {"pit_histogram": np.full(20, 0.05), "pit_histogram_se": np.full(20, 0.01)}
+        results.write_arrays(results.arrays_path(workdir, len(rows)), arrays)
+        coverage = {"coverage_3sigma": 0.9, "predictive_coverage_3sigma": 0.95, "mean_code_coverage_3sigma": 0.97}
+        rows.append({"run": len(rows), "name": name, "seed": 0, "objective.beta": beta} | coverage)
+    results.write_csv(workdir / "results.csv", rows)
+
+
+def test_reliability_has_a_panel_for_each_name_and_a_curve_for_each_setting(tmp_path):
+    write_calibration(tmp_path)
+    assert drawn(tmp_path) == {"intervals", "reliability"}
+    figure = figures.FIGURES["reliability"](plotting.Directory(tmp_path))
+    for name, axes in zip(("fixed", "learned"), figure.axes[::2], strict=True):
+        assert axes.get_title() == name
+        assert [bar.get_label() for bar in axes.containers] == ["beta 1", "beta 4"]
+        for bar in axes.containers:
+            line, _, (segments,) = bar.lines
+            np.testing.assert_allclose(line.get_ydata(), line.get_xdata() ** 2)
+            errors = [np.ptp(segment[:, 1]) / 2 for segment in segments.get_segments()]
+            np.testing.assert_allclose(errors, line.get_xdata() / 100)
+
+
+def test_intervals_say_which_coverage_was_measured_and_mark_what_is_outside(tmp_path):
+    write_calibration(tmp_path)
+    figure = figures.FIGURES["intervals"](plotting.Directory(tmp_path))
+    assert [axes.get_title() for axes in figure.axes[::2]] == ["fixed, beta 4", "learned, beta 4"]
+    for axes in figure.axes[1::2]:
+        assert axes.get_title() == (
+            "measured coverage, test split: this interval 95.00 %, z drawn once 90.00 %, mean code 97.00 %"
+        )
+        inside, outside = (line.get_xdata() for line in axes.lines[1:])
+        assert list(inside) == list(range(1, 16, 2)) and list(outside) == list(range(0, 16, 2))
+
+
+def test_intervals_of_vectors_are_not_drawn(tmp_path):
+    write_calibration(tmp_path, shape=(16,))
+    assert drawn(tmp_path) == {"reliability"}
 
 
 def test_trade_off_shows_mean_and_standard_error_over_seeds(tmp_path):

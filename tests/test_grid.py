@@ -327,6 +327,46 @@ def test_a_sigma_that_is_none(sigma):
     assert message.endswith("or a number from 0.001 to 1e+06")
 
 
+@pytest.mark.parametrize("kind", ["learned", "per_pixel", "optimal"])
+def test_kinds_of_sigma(kind):
+    (run,) = runs_of(model__likelihood="gaussian", model__sigma=kind)
+    spec, hyperparams = grid.specify(run, images(200))
+    assert (spec.model.sigma, hyperparams.sigma) == (kind, 1.0)
+
+
+def test_a_kind_of_sigma_that_another_likelihood_has():
+    message = refusal(model__likelihood="discretized_logistic", model__sigma="optimal")
+    should = "should be learned, per_pixel or a number from 0.001 to 1e+06"
+    assert message == f"model.sigma=optimal with model.likelihood=discretized_logistic: {should}"
+
+
+def test_the_best_sigma_of_several_draws_has_no_closed_form():
+    message = refusal(model__likelihood="gaussian", model__sigma="optimal", objective__importance_samples=5)
+    assert message.startswith("model.sigma=optimal with objective.importance_samples=5: ")
+
+
+def test_ppca_has_one_sigma():
+    fields = {"model__likelihood": "gaussian", "baselines": ("ppca",)}
+    assert refusal(model__sigma="per_pixel", **fields).startswith("baselines=('ppca',): ppca has one sigma for all pixels")
+    runs_of(model__sigma="optimal", **fields)
+
+
+def test_a_likelihood_of_levels_needs_whole_ones():
+    levels = {"model__likelihood": "discretized_logistic", "model__sigma": "learned"}
+    message = refusal_for(images(), **levels)
+    assert message.startswith(
+        "model.likelihood=discretized_logistic needs whole levels, as bytes have: train has other values"
+    )
+    whole = data.Split(np.arange(20 * 64, dtype=np.uint8).reshape(20, 8, 8, 1) % 17)
+    (run,) = runs_of(train__batch_size=10, **levels)
+    spec, _ = grid.specify(run, data.Dataset({"train": whole, "test": whole}, data.ImageSpec((8, 8, 1), 16, False), 0))
+    assert spec.model.levels == 16
+    bright = data.Dataset({"train": whole, "test": whole}, data.ImageSpec((8, 8, 1), 8, False), 0)
+    assert refusal_for(bright, **levels).startswith(
+        "model.likelihood=discretized_logistic needs values in [0, 1]: train has [0, 2]"
+    )
+
+
 def test_sigma_is_not_read_where_the_likelihood_has_none():
     (run,) = runs_of(model__likelihood="bernoulli", model__sigma="whatever")
     spec, hyperparams = grid.specify(run, images(200))
@@ -348,9 +388,10 @@ def test_a_batch_of_0_is_the_whole_split():
     assert grid.specify(run, images(9))[0].batch_size == 9
 
 
-def test_bernoulli_needs_values_between_0_and_1():
-    message = refusal_for(images(high=1.5))
-    assert message.startswith("model.likelihood=bernoulli needs values in [0, 1]: train has [0, 1.5]")
+@pytest.mark.parametrize("likelihood", ["bernoulli", "continuous_bernoulli"])
+def test_bernoulli_needs_values_between_0_and_1(likelihood):
+    message = refusal_for(images(high=1.5), model__likelihood=likelihood)
+    assert message.startswith(f"model.likelihood={likelihood} needs values in [0, 1]: train has [0, 1.5]")
     (run,) = runs_of(train__batch_size=10, model__likelihood="gaussian")
     grid.specify(run, images(high=1.5))
 
@@ -374,12 +415,13 @@ def test_conv_needs_as_many_layers_as_the_image_can_be_halved(hidden):
     assert message.startswith(f"model.hidden={hidden}: conv takes channels of 1 to 3 convolutions")
 
 
-def test_learned_sigma_needs_fewer_latents_than_pixels():
-    learned = {"model__likelihood": "gaussian", "model__sigma": "learned"}
-    message = refusal_for(images(shape=(4,)), model__latents=4, **learned)
-    assert message.startswith("model.latents=4 with model.sigma=learned: should be below 4, the number of pixels")
-    (run,) = runs_of(train__batch_size=10, model__latents=3, **learned)
-    assert grid.specify(run, images(shape=(4,)))[0].model.sigma == "learned"
+@pytest.mark.parametrize("kind", ["learned", "per_pixel", "optimal"])
+def test_a_free_sigma_needs_fewer_latents_than_pixels(kind):
+    free = {"model__likelihood": "gaussian", "model__sigma": kind}
+    message = refusal_for(images(shape=(4,)), model__latents=4, **free)
+    assert message.startswith(f"model.latents=4 with model.sigma={kind}: should be below 4, the number of pixels")
+    (run,) = runs_of(train__batch_size=10, model__latents=3, **free)
+    assert grid.specify(run, images(shape=(4,)))[0].model.sigma == kind
 
 
 # What shares a program

@@ -162,6 +162,32 @@ def test_a_learned_sigma_is_a_parameter():
     assert not any(np.any(leaf) for leaf in jax.tree.leaves((gradient["encoder"], gradient["decoder"])))
 
 
+@pytest.mark.parametrize("likelihood", ["gaussian", "discretized_logistic"])
+def test_a_sigma_per_pixel_is_a_head_of_the_decoder(likelihood):
+    spec = dataclasses.replace(SPEC, likelihood=likelihood, sigma="per_pixel", shape=(2, 3, 2))
+    variables = filled(spec)
+    assert "raw_log_sigma" not in variables["params"]
+    z = normals(5, 2)
+    found = VAE(spec).bind(variables).decode(z, 0.1)
+    # The same network with twice the channels: the first half is the mean, the other the raw log sigma.
+    wide = dataclasses.replace(SPEC, likelihood="bernoulli", sigma="", shape=(2, 3, 4))
+    output = VAE(wide).bind({"params": {key: variables["params"][key] for key in ("encoder", "decoder")}}).decode(z).logits
+    np.testing.assert_allclose(jax.tree.leaves(found)[0], output[..., :2], rtol=20 * EPS, atol=20 * EPS)
+    np.testing.assert_allclose(found.log_sigma, likelihoods.floored(output[..., 2:]), rtol=20 * EPS, atol=20 * EPS)
+
+
+def test_an_optimal_sigma_is_of_the_batch_in_training_and_given_elsewhere():
+    spec = dataclasses.replace(SPEC, sigma="optimal")
+    vae, x, z = VAE(spec).bind(filled(spec)), normals(5, 2, 3, 1), normals(5, 2)
+    mean = np.asarray(vae.decode(z).mean, float)
+    mse = np.mean(np.square(np.asarray(x, float) - mean))
+    closed = -3 * (np.log(2 * np.pi * mse) + 1)  # mean over the batch, 6 pixels
+    np.testing.assert_allclose(jnp.mean(vae.log_likelihood(x, z, 0.1)), closed, rtol=20 * EPS)
+    np.testing.assert_allclose(vae.decode(z, 0.3).log_sigma, np.log(0.3), rtol=4 * EPS)
+    fixed = VAE(SPEC).bind(vae.variables)
+    np.testing.assert_array_equal(fixed.log_likelihood(x, z, 0.3), fixed.decode(z, 0.3).log_prob(x))
+
+
 MEAN, STD = np.full(SPEC.shape, 0.25, np.float32), np.linspace(0.5, 1, 6, dtype=np.float32).reshape(SPEC.shape)
 WHITEN = RANDOM.normal(size=(6, 6)).astype(np.float32)
 STATISTICS = {
@@ -190,11 +216,11 @@ def test_normalised_networks_see_and_say_another_image(likelihood, normalize):
     np.testing.assert_allclose(vae.encode(x).log_var, expected.log_var, atol=100 * EPS)
 
     def output(likelihood):
-        return np.asarray(likelihood.logits if hasattr(likelihood, "logits") else likelihood.mean, float)
+        return np.asarray(jax.tree.leaves(likelihood)[0], float)
 
     said = output(inner.decode(z)) * statistics.get("std", 1)
     said = (said.reshape(3, 6) @ statistics.get("color", np.eye(6))).reshape(x.shape)
-    offset = np.asarray(likelihoods.OFFSETS[likelihood](jnp.asarray(MEAN))) if statistics else 0
+    offset = np.asarray(likelihoods.LIKELIHOODS[likelihood].offset(jnp.asarray(MEAN))) if statistics else 0
     np.testing.assert_allclose(output(vae.decode(z)), said + offset, atol=100 * EPS)
 
 

@@ -1,15 +1,18 @@
 """What the README says is there and works: its Python runs as it stands, its commands and paths exist."""
 
 import importlib
+import math
 import pathlib
 import re
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 from test_study import compiled_once, tiny  # noqa: F401
 
 from configs import ablations
-from vae_jax import grid, objectives, priors, results, study
+from vae_jax import grid, likelihoods, objectives, priors, results, study
 
 ROOT = pathlib.Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -52,6 +55,7 @@ def test_the_study_from_python_runs(tmp_path, monkeypatch, capsys):
     ("module", "table", "name", "changed"),
     [
         (priors, "PRIORS", "cauchy", {"model.prior": "cauchy"}),
+        (likelihoods, "LIKELIHOODS", "laplace", {"model.likelihood": "laplace", "model.sigma": "learned"}),
         (objectives, "OBJECTIVES", "squared_capacity", {"objective.kind": "squared_capacity", "objective.capacity": 2.0}),
     ],
 )
@@ -69,6 +73,22 @@ def test_what_is_added_can_be_used(module, table, name, changed, tmp_path, monke
     (row,) = study.run(config, tmp_path)
     assert np.isfinite(row["elbo"])
     assert ("rate_se" in row) == (module is priors)
+
+
+def test_the_likelihood_of_the_readme_is_right(monkeypatch):
+    """One struct and one line: against SciPy."""
+    (block,) = [block for block in blocks("python") if "LIKELIHOODS[" in block]
+    assert len(re.findall(r"^\S*\[.*\] = ", block, flags=re.MULTILINE)) == 1
+    monkeypatch.setitem(likelihoods.LIKELIHOODS, "laplace", None)  # is taken out again in the end
+    exec(compile(block, str(README), "exec"), dict(vars(likelihoods)))
+    family = likelihoods.LIKELIHOODS["laplace"]
+    x = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
+    law = scipy.stats.laplace(0.25, 0.5 / math.sqrt(2))
+    built = family.build(jnp.full((3, 4), 0.25), jnp.log(jnp.float32(0.5)), 1)
+    np.testing.assert_allclose(built.log_prob(jnp.asarray(x)), law.logpdf(x.astype(float)).sum(axis=1), rtol=1e-5)
+    np.testing.assert_allclose(built.cdf(jnp.asarray(x)), law.cdf(x.astype(float)), rtol=1e-5)
+    for end, exact in zip(built.interval(0.9), law.interval(0.9), strict=True):
+        np.testing.assert_allclose(end, exact, rtol=1e-5)
 
 
 def test_other_python_is_valid():

@@ -25,7 +25,7 @@ METRICS += ["frechet_midpoint", "train_distortion", "train_rate", "train_elbo", 
 def tiny(**fields):
     """The base config at the smallest size that still has chunks, checkpoints and batches; two underscores for a dot."""
     small = {"train__epochs": 4, "train__chunk_epochs": 1, "train__checkpoint_every": 2, "model__hidden": (8,)}
-    small |= {"eval__samples": 2, "eval__decoded": 50, "eval__aggregate_samples": 0}
+    small |= {"eval__samples": 2, "eval__decoded": 50, "eval__aggregate_samples": 0, "eval__calibration_samples": 2}
     config = base.get_config()
     config.update_from_flattened_dict({name.replace("__", "."): value for name, value in (small | fields).items()})
     return config

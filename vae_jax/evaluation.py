@@ -9,7 +9,7 @@ import dataclasses
 import enum
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ import numpy as np
 from jax import lax, random
 from jaxtyping import Array, Float, Key
 
-from vae_jax import baselines, data, estimators, keys, objectives, pictures, runs
+from vae_jax import baselines, calibration, data, estimators, keys, likelihoods, objectives, pictures, runs
 from vae_jax.model import VAE, ModelSpec, Posterior, reparameterize
 
 ACTIVE = 0.01  # variance of a mean code over the data from which a latent counts as used (Burda et al. 2016)
@@ -38,6 +38,7 @@ class EvalSpec:
     ais_chains: int
     ais_images: int  # the first of the test split, and as many simulated ones
     gradient_samples: int  # draws of each gradient estimator
+    calibration_samples: int  # draws per image by which the decoder's intervals are checked
 
 
 class Purpose(enum.IntEnum):
@@ -51,6 +52,9 @@ class Purpose(enum.IntEnum):
     AGGREGATE = 5
     AIS = 6
     GRADIENTS = 7
+    SIGMA = 8
+    CALIBRATION = 9
+    SHOWN = 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,7 +120,10 @@ def evaluate(
             bounds = np.cumsum([len(z) for z in queries.values()])
             shown = dict(zip(queries, np.split(np.concatenate(decoded[run]), bounds)[:-1], strict=True))
             row = _columns(model, spec, found, shown, runs.take(block[2], run), dataset, images, kind)
-            yield row, _arrays(found["test"], queries, shown, dataset, images["test"])
+            arrays = _arrays(found["test"], queries, shown, dataset, images["test"])
+            if "calibration" in found:
+                arrays |= calibration.arrays(found["calibration"]["test"]) | found["intervals"]
+            yield row, arrays
 
 
 # Programs: what is computed where the images are.
@@ -126,6 +133,9 @@ def _measure(model: ModelSpec, spec: EvalSpec, sizes: dict[str, int], run, split
     """Every figure of one run that is asked for: per image of each split, and per draw."""
     variables, sigma, weights, seed = run
     trained = Trained(VAE(model).bind(variables), sigma, weights.noise_scale, keys.stream(seed, keys.Stream.EVALUATION))
+    if model.sigma == "optimal":
+        sigma = _optimal_sigma(trained, spec, sizes["train"], splits["train"])
+        trained = dataclasses.replace(trained, sigma=sigma)
     found: dict = _per_image(trained, spec, sizes, splits)
     prior = trained.vae.prior()
     found["prior_samples"] = prior.sample(trained.key(Purpose.PRIOR), spec.decoded)
@@ -134,7 +144,7 @@ def _measure(model: ModelSpec, spec: EvalSpec, sizes: dict[str, int], run, split
         found["quantiles"] = jnp.tile(levels[:, None], (1, model.latents))
     else:
         found["quantiles"] = jnp.quantile(found["prior_samples"], jnp.asarray(pictures.LEVELS, jnp.float32), axis=0)
-    if model.sigma:
+    if model.sigma not in ("", "per_pixel"):
         found["sigma"] = jnp.exp(trained.vae.log_sigma(sigma))
     if spec.importance_samples:
         found["importance"] = _importance(trained, spec, sizes, splits)
@@ -147,7 +157,42 @@ def _measure(model: ModelSpec, spec: EvalSpec, sizes: dict[str, int], run, split
         key = trained.key(Purpose.GRADIENTS)
         moments = estimators.gradient_moments(trained.vae, x, trained.posterior(x), key, sigma, spec.gradient_samples)
         found["gradients"] = {name: moment.variance for name, moment in moments.items()}
+    if is_calibrated(model, spec):
+        found |= _calibration(trained, spec, sizes, splits)
     return found
+
+
+def is_calibrated(model: ModelSpec, spec: EvalSpec) -> bool:
+    """Whether the decoder's intervals are checked: asked for, and of a likelihood that has any."""
+    return bool(spec.calibration_samples) and likelihoods.LIKELIHOODS[model.likelihood].is_graded
+
+
+def _optimal_sigma(trained: Trained, spec: EvalSpec, size: int, batches: Float[Array, "batches batch *shape"]):
+    """The root of the mean squared error of the training split, z drawn; what training used for its batches."""
+
+    def squared_error(args):
+        x, key = args
+        return calibration.squared_error(trained.vae, x, trained.posterior(x), key, trained.sigma, spec.samples)
+
+    squared = _flat(lax.map(squared_error, (batches, trained.batch_keys(batches, Purpose.SIGMA))), size)
+    return jnp.maximum(jnp.sqrt(jnp.mean(squared)), likelihoods.SIGMA_FLOOR)
+
+
+def _calibration(trained: Trained, spec: EvalSpec, sizes: dict[str, int], splits: dict) -> dict[str, dict]:
+    """Per split and image, how pixels lie in their intervals; and the intervals of the images that are shown."""
+
+    def measure(args):
+        x, key = args
+        posterior = trained.posterior(x)
+        return calibration.measure(trained.vae, x, posterior, key, trained.sigma, spec.calibration_samples)
+
+    each = {name: trained.batch_keys(x, Purpose.CALIBRATION, Purpose[name.upper()]) for name, x in splits.items()}
+    posterior = trained.posterior(_flat(splits["test"], min(sizes["test"], pictures.SHOWN)))
+    settings = (trained.key(Purpose.SHOWN), trained.sigma, spec.calibration_samples)
+    return {
+        "calibration": _over_splits(measure, splits, each, sizes),
+        "intervals": calibration.shown(trained.vae, posterior, *settings),
+    }
 
 
 def _per_image(trained: Trained, spec: EvalSpec, sizes: dict[str, int], splits: dict) -> dict[str, dict]:
@@ -171,9 +216,14 @@ def _per_image(trained: Trained, spec: EvalSpec, sizes: dict[str, int], splits: 
             "log_var": posterior.log_var,
         }
 
-    each = [trained.batch_keys(x, Purpose[name.upper()]) for name, x in splits.items()]
+    each = {name: trained.batch_keys(x, Purpose[name.upper()]) for name, x in splits.items()}
+    return _over_splits(batch_terms, splits, each, sizes)
+
+
+def _over_splits(function: Callable, splits: dict, each: dict[str, Key[Array, " batches"]], sizes: dict[str, int]) -> dict:
+    """`function` of (batch, its key) over the batches of every split, without the padding: {split: {name: [n, ...]}}."""
     # All splits in one loop: one body to compile.
-    terms = lax.map(batch_terms, (jnp.concatenate(list(splits.values())), jnp.concatenate(each)))
+    terms = lax.map(function, (jnp.concatenate(list(splits.values())), jnp.concatenate(list(each.values()))))
     ends = np.cumsum([len(x) for x in splits.values()])
     parts = {name: (end - len(splits[name]), end) for name, end in zip(splits, ends, strict=True)}
     return {
@@ -234,7 +284,7 @@ def _columns(
 ) -> dict:
     """The metric columns of one row: the test split plain, then what else was estimated, then train_*."""
     test, train = found["test"], found["train"]
-    row = _bound_columns(test, spec) | {
+    row: dict = _bound_columns(test, spec) | {
         "mse": _mean(test["mse"]),
         "active_units": int(np.sum(test["mean"].var(axis=0, dtype=float) > ACTIVE)),
         "mean_std": _mean(np.exp(0.5 * test["log_var"])),
@@ -254,7 +304,14 @@ def _columns(
             row |= columns if is_random else dict.fromkeys(columns)
     if "axes" in shown:
         row["subspace_distance"] = _subspace_distance(shown["axes"], train["mean"], images["train"])
-    row |= {f"train_{name}": value for name, value in (_bound_columns(train, spec) | {"mse": _mean(train["mse"])}).items()}
+    also: dict = _bound_columns(train, spec) | {"mse": _mean(train["mse"])}
+    for columns, split in ((row, "test"), (also, "train")):
+        if likelihoods.LIKELIHOODS[model.likelihood].values == "levels":
+            # Only the probability of a discrete value is a number of bits; a density has units.
+            columns["bits_per_pixel"] = -columns["elbo"] / (math.prod(model.shape) * math.log(2))
+        if "calibration" in found:
+            columns |= calibration.columns(found["calibration"][split])
+    row |= {f"train_{name}": value for name, value in also.items()}
     if model.prior == "normal" and is_random:
         second = np.square(train["mean"], dtype=float) + np.exp(train["log_var"], dtype=float)
         # 0 at a stationary point of any beta > 0, because the decoder can absorb a shift and a scale of the latents.

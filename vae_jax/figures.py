@@ -3,7 +3,8 @@
     figures.draw("runs/ablations")
 
 Every function of `FIGURES` takes a `Directory` and returns a matplotlib Figure, or None where the directory has not what
-it shows. Here are the figures of numbers; those of images and codes are in `image_figures`.
+it shows. Here are the figures of numbers; those of images and codes are in `image_figures`,
+those of a decoder's intervals in `calibration_figures`.
 """
 
 import dataclasses
@@ -14,7 +15,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from vae_jax import image_figures, method_figures, plotting, results
+from vae_jax import calibration_figures, image_figures, method_figures, plotting, results
 
 
 def draw(workdir: str | os.PathLike) -> list[pathlib.Path]:
@@ -335,4 +336,6 @@ FIGURES: dict[str, Callable] = {
     "gradient_variance": gradient_variance,
     "steering": method_figures.steering,
     "priors": method_figures.priors,
+    "intervals": calibration_figures.intervals,
+    "reliability": calibration_figures.reliability,
 }

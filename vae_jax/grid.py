@@ -61,6 +61,7 @@ RANGES = {
     "eval.ais_chains": (1, 10**5),
     "eval.ais_images": (1, 10**6),
     "eval.gradient_samples": (0, 10**7),
+    "eval.calibration_samples": (0, 10**7),
 }
 BASELINES = ("pca", "ppca")
 WEIGHTS = tuple(field.name for field in dataclasses.fields(objectives.Weights))
@@ -231,15 +232,22 @@ def _check(config: Flat) -> None:
     for key, known in (("baselines", BASELINES), ("eval.importance_splits", ("train", "test"))):
         if not set(config[key]) <= set(known):
             raise errors.UserError(f"{key}={config[key]}: each should be one of {', '.join(known)}")
+    kind, _ = sigma(config)
     if "ppca" in config["baselines"]:
         for key, value in {"model.likelihood": "gaussian", "model.prior": "normal", "objective.kind": "weighted"}.items():
             if config[key] != value:
                 raise errors.UserError(f"baselines={config['baselines']}: ppca needs {key}={value}, not {config[key]}")
+        if kind == "per_pixel":
+            raise errors.UserError(f"baselines={config['baselines']}: ppca has one sigma for all pixels, not {kind}")
     _check_objective(config)
     schedules(config)
     if not str(config["name"]).strip():
         raise errors.UserError("name='': should be a text")
-    sigma(config)
+    if kind == "optimal" and config["objective.importance_samples"] > 1:
+        raise errors.UserError(
+            f"model.sigma=optimal with objective.importance_samples={config['objective.importance_samples']}: the best "
+            "sigma of several draws has no closed form; should be learned"
+        )
 
 
 def _check_objective(config: Flat) -> None:
@@ -302,19 +310,21 @@ def schedules(config: Flat) -> dict[str, tuple[str, float]]:
 
 def sigma(config: Flat) -> tuple[str, float]:
     """`model.sigma` as its kind and, where that is "fixed", its number (1 elsewhere: not used)."""
-    if config["model.likelihood"] not in likelihoods.WITH_SIGMA:
+    kinds = likelihoods.LIKELIHOODS[config["model.likelihood"]].sigmas
+    if not kinds:
         return "", 1.0
     text = str(config["model.sigma"])
-    if text in model.SIGMAS:
+    named = [kind for kind in model.SIGMAS if kind in kinds]
+    if text in named:
         return text, 1.0
     try:
         number = float(text)
     except ValueError:
         number = math.nan
     if not likelihoods.SIGMA_FLOOR <= number <= 1e6:
-        kinds = ", ".join(model.SIGMAS)
+        where = f" with model.likelihood={config['model.likelihood']}" if text in model.SIGMAS else ""
         raise errors.UserError(
-            f"model.sigma={text}: should be {kinds} or a number from {likelihoods.SIGMA_FLOOR:g} to 1e+06"
+            f"model.sigma={text}{where}: should be {', '.join(named)} or a number from {likelihoods.SIGMA_FLOOR:g} to 1e+06"
         )
     return "fixed", number
 
@@ -330,7 +340,7 @@ def specify(run: Run, dataset: data.Dataset) -> tuple[training.RunSpec, training
     shape, train = dataset.spec.shape, dataset.splits["train"]
     _check_against(config, shape, dataset, kind)
     spec = training.RunSpec(
-        model=model.ModelSpec(**run.group("model") | {"shape": shape, "sigma": kind}),
+        model=model.ModelSpec(**run.group("model") | {"shape": shape, "sigma": kind, "levels": dataset.spec.levels}),
         images=dataset.spec,
         train_size=len(train),
         importance_samples=config["objective.importance_samples"],
@@ -354,14 +364,7 @@ def _check_against(config: Flat, shape: tuple[int, ...], dataset: data.Dataset, 
         raise errors.UserError(
             f"train.batch_size={config['train.batch_size']}: should be at most {len(train)}, the number of training images"
         )
-    if config["model.likelihood"] == "bernoulli":
-        for name, split in dataset.splits.items():
-            low, high = (float(bound) / dataset.spec.levels for bound in (split.pixels.min(), split.pixels.max()))
-            if low < 0 or high > 1:
-                raise errors.UserError(
-                    f"model.likelihood=bernoulli needs values in [0, 1]: {name} has [{low:g}, {high:g}]; "
-                    "scale them or use model.likelihood=gaussian"
-                )
+    _check_values(config["model.likelihood"], dataset)
     if "conv" in (config["model.encoder"], config["model.decoder"]):
         if len(shape) != 3 or shape[0] != shape[1] or shape[0] < 8:
             raise errors.UserError(f"model.encoder=conv needs square images from 8x8 up: these have shape {shape}")
@@ -370,11 +373,28 @@ def _check_against(config: Flat, shape: tuple[int, ...], dataset: data.Dataset, 
                 f"model.hidden={config['model.hidden']}: conv takes channels of 1 to {math.ceil(math.log2(shape[0]))} "
                 "convolutions, then the width of a dense layer"
             )
-    if kind == "learned" and config["model.latents"] >= math.prod(shape):
+    if kind in model.SIGMAS and config["model.latents"] >= math.prod(shape):
         raise errors.UserError(
-            f"model.latents={config['model.latents']} with model.sigma=learned: should be below {math.prod(shape)}, the "
+            f"model.latents={config['model.latents']} with model.sigma={kind}: should be below {math.prod(shape)}, the "
             "number of pixels; else sigma goes to 0 and the likelihood to infinity"
         )
+
+
+def _check_values(name: str, dataset: data.Dataset) -> None:
+    """Whether a likelihood can be that of these pixels."""
+    values, levels = likelihoods.LIKELIHOODS[name].values, dataset.spec.levels
+    for split, pixels in ((split, dataset.splits[split].pixels) for split in dataset.splits):
+        low, high = float(pixels.min()) / levels, float(pixels.max()) / levels
+        if values != "any" and (low < 0 or high > 1):
+            raise errors.UserError(
+                f"model.likelihood={name} needs values in [0, 1]: {split} has [{low:g}, {high:g}]; "
+                "scale them or use model.likelihood=gaussian"
+            )
+        if values == "levels" and not np.equal(np.mod(pixels, 1), 0).all():
+            raise errors.UserError(
+                f"model.likelihood={name} needs whole levels, as bytes have: {split} has other values; "
+                "give them as uint8 or use model.likelihood=gaussian"
+            )
 
 
 def group(runs: Sequence[Run], loaded: Callable[..., data.Dataset]) -> dict[tuple, list[tuple[int, training.Hyperparams]]]:

@@ -61,8 +61,8 @@ def reparameterize(
 class ModelSpec:
     """What shapes the network; the fields are those of the config's `model` group, and the shape of one image.
 
-    `sigma` is the *kind* of the decoder's scale: "fixed" (a traced number), "learned" (one shared), or "" where the
-    likelihood has none.
+    `sigma` is the *kind* of the decoder's scale: "fixed" (a traced number), one of `SIGMAS`, or "" where the likelihood
+    has none. `levels` is the pixel value that means 1, for a likelihood of discrete values.
     """
 
     shape: tuple[int, ...]
@@ -76,10 +76,12 @@ class ModelSpec:
     prior: str
     normalize: str
     prior_components: int = 10
+    levels: int = 1
 
 
-# The kinds of decoder scale beside a fixed number.
-SIGMAS = ("learned",)
+# The kinds of decoder scale beside a fixed number: one shared parameter, a head of the decoder for every image and pixel,
+# and the one that is best for the batch (in evaluation: for the training split).
+SIGMAS = ("learned", "per_pixel", "optimal")
 # What the networks see, and undo: pixels as they are, less their mean, also in units of their std, or on principal axes in
 # units of theirs. All are affine: a linear network stays linear, its models are the same, only Adam's path is shorter.
 NORMALIZE = ("none", "center", "standardize", "whiten")
@@ -93,7 +95,9 @@ class VAE(nn.Module):
     def setup(self) -> None:
         spec = self.spec
         self.encoder = networks.ENCODERS[spec.encoder](spec.hidden, spec.latents, spec.activation)
-        self.decoder = networks.DECODERS[spec.decoder](spec.hidden[::-1], spec.shape, spec.activation)
+        # Two outputs per pixel where one of them is its sigma.
+        shape = (*spec.shape[:-1], 2 * spec.shape[-1]) if spec.sigma == "per_pixel" else spec.shape
+        self.decoder = networks.DECODERS[spec.decoder](spec.hidden[::-1], shape, spec.activation)
         self.prior_network = priors.PriorNetwork(spec.prior, spec.latents, spec.prior_components, spec.shape)
         if spec.sigma == "learned":
             self.raw_log_sigma = self.param("raw_log_sigma", nn.initializers.zeros_init(), ())
@@ -113,24 +117,37 @@ class VAE(nn.Module):
         return self.get_variable("statistics", name)
 
     def log_sigma(self, sigma: float | Float[Array, ""] = 1.0) -> Float[Array, ""]:
-        """log of the decoder's scale: learned, or of the number that is given."""
-        if self.spec.sigma != "learned":
-            return jnp.log(sigma)
+        """log of the decoder's shared scale: learned, or of the number that is given."""
+        return self._from_raw(self.raw_log_sigma) if self.spec.sigma == "learned" else jnp.log(sigma)
+
+    def _from_raw(self, raw: Float[Array, "..."]) -> Float[Array, "..."]:
         # Starts at the scale of the data and falls: latents are then won one by one, from the largest direction on.
         scale = jnp.log(self._statistic("scale")) if self.spec.normalize != "none" else 0.0
-        return likelihoods.floored(scale + self.raw_log_sigma)
+        return likelihoods.floored(scale + raw)
 
     def decode(self, z: Float[Array, "batch latents"], sigma: float | Float[Array, ""] = 1.0) -> likelihoods.Likelihood:
-        """p(x | z); `sigma` is used where the spec says "fixed"."""
-        output = self.decoder(z)
+        """p(x | z); `sigma` is used where the spec says "fixed" or "optimal"."""
+        output, family = self.decoder(z), likelihoods.LIKELIHOODS[self.spec.likelihood]
+        if self.spec.sigma == "per_pixel":
+            output, raw = jnp.split(output, 2, axis=-1)
+            log_sigma = self._from_raw(raw)
+        else:
+            log_sigma = self.log_sigma(sigma)
         if self.spec.normalize == "standardize":
             output = output * self._statistic("std")[None]
         if self.spec.normalize == "whiten":
             output = (output.reshape(len(output), -1) @ self._statistic("color")).reshape(output.shape)
         if self.spec.normalize != "none":
             # The decoder that says nothing says the mean of the training data.
-            output = output + likelihoods.OFFSETS[self.spec.likelihood](self._statistic("mean"))[None]
-        return likelihoods.LIKELIHOODS[self.spec.likelihood](output, self.log_sigma(sigma))
+            output = output + family.offset(self._statistic("mean"))[None]
+        return family.build(output, log_sigma, self.spec.levels)
+
+    def log_likelihood(
+        self, x: Float[Array, "batch *pixels"], z: Float[Array, "batch latents"], sigma: float | Float[Array, ""] = 1.0
+    ) -> Float[Array, " batch"]:
+        """log p(x | z) as it is trained: an "optimal" sigma is that of this batch, and `sigma` not used."""
+        likelihood = self.decode(z, sigma)
+        return (likelihood.fitted(x) if self.spec.sigma == "optimal" else likelihood).log_prob(x)
 
     def prior(self) -> priors.Prior:
         """p(z)."""

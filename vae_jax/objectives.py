@@ -71,11 +71,11 @@ def terms(
     prior = vae.prior()
     if samples == 1:
         z = reparameterize(key, posterior, noise_scale)
-        return Terms(-vae.decode(z, sigma).log_prob(x), posterior.rate_per_latent(prior, z), posterior, z)
+        return Terms(-vae.log_likelihood(x, z, sigma), posterior.rate_per_latent(prior, z), posterior, z)
     # All draws through the decoder in one batch [samples * batch].
     many, images = (jax.tree.map(lambda leaf: jnp.tile(leaf, (samples, *(1,) * (leaf.ndim - 1))), t) for t in (posterior, x))
     z = reparameterize(key, many, noise_scale)
-    log_likelihood = vae.decode(z, sigma).log_prob(images)
+    log_likelihood = vae.log_likelihood(images, z, sigma)
     log_weights = (log_likelihood + prior.log_prob(z) - many.log_prob(z)).reshape(samples, -1)
     first = z[: len(x)]
     distortion = -jnp.mean(log_likelihood.reshape(samples, -1), axis=0)

@@ -194,6 +194,11 @@ SUMMARY = {
     "knn_accuracy": 3,
     "frechet_prior": 3,
     "frechet_midpoint": 3,
+    "bits_per_pixel": 3,
+    "coverage_1sigma": 3,
+    "coverage_3sigma": 4,
+    "residual_mean_square": 3,
+    "mean_sigma": 4,
 }
 
 

@@ -246,9 +246,7 @@ def _baseline_rows(study: Study, first: int) -> list[results.Row]:
                 if key in seen or (name == "ppca" and beta == 0):
                     continue
                 seen.add(key)
-                columns = evaluation.baseline_columns(
-                    name, group.dataset, latents, beta, None if kind == "learned" else sigma
-                )
+                columns = evaluation.baseline_columns(name, group.dataset, latents, beta, sigma if kind == "fixed" else None)
                 if columns is not None:
                     settings = {field: value for field, value in run.settings.items() if _applies(name, field)}
                     rows.append({"run": first + len(rows), "name": name} | settings | columns)
