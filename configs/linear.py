@@ -26,10 +26,11 @@ def get_config():
     config.model.normalize = "whiten"
     config.model.likelihood = "gaussian"
     config.model.sigma = "learned"
-    config.optimizer.learning_rate = 4e-3
+    config.optimizer.learning_rate = 3e-2
     config.optimizer.schedule = "exponential"
     config.train.batch_size = 0
-    config.train.epochs = 40_000
+    config.optimizer.cooling = 0.4
+    config.train.epochs = 20_000
     config.train.chunk_epochs = 1000
     config.eval.samples = 2000
     config.eval.importance_samples = 100

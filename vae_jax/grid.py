@@ -48,6 +48,7 @@ RANGES = {
     "optimizer.b1": (0, 1 - 1e-7),
     "optimizer.b2": (0, 1 - 1e-7),
     "optimizer.eps": (POSITIVE, 1),
+    "optimizer.cooling": (0, 1),
     "train.epochs": (1, 10**7),
     "train.batch_size": (0, 10**7),
     "train.chunk_epochs": (1, 10**7),
@@ -237,6 +238,11 @@ def _check(config: Flat) -> None:
                 raise errors.UserError(f"baselines={config['baselines']}: ppca needs {key}={value}, not {config[key]}")
     _check_objective(config)
     schedules(config)
+    if config["optimizer.cooling"] and (not sigma(config)[0] or config["model.normalize"] == "none"):
+        raise errors.UserError(
+            f"optimizer.cooling={config['optimizer.cooling']:g}: holds sigma above a falling part of the data's scale; needs a "
+            "model.likelihood with a sigma and a model.normalize that is not none"
+        )
     if not str(config["name"]).strip():
         raise errors.UserError("name='': should be a text")
     sigma(config)
@@ -338,7 +344,7 @@ def specify(run: Run, dataset: data.Dataset) -> tuple[training.RunSpec, training
         epochs=config["train.epochs"],
         objective=config["objective.kind"],
         schedules=tuple((weight, name) for weight, (name, _) in schedules(config).items()),
-        **{key: config[f"optimizer.{key}"] for key in ("schedule", "b1", "b2", "eps")},
+        **{key: config[f"optimizer.{key}"] for key in ("schedule", "b1", "b2", "eps", "cooling")},
     )
     used = ("noise_scale", "distortion_weight", *objectives.OBJECTIVES[spec.objective].uses)
     weights = objectives.Weights(**{key: np.float32(config[f"objective.{key}"]) for key in used})
