@@ -314,7 +314,7 @@ def _importance_columns(found: dict, spec: EvalSpec) -> dict[str, float | None]:
 def _rate_columns(found: dict, spec: EvalSpec) -> dict[str, float | None]:
     """The rate taken apart. Its mutual information cannot pass log(aggregate_images)."""
     parts = found["rate_parts"]
-    means: dict[str, float | None] = {f"sampled_{name}" if name == "rate" else name: _mean(values) for name, values in parts.items()}
+    means = {f"sampled_{name}" if name == "rate" else name: _mean(values) for name, values in parts.items()}
     means["aggregate_kl"] = means["total_correlation"] + means["dimension_wise_kl"]  # KL(q(z) || p(z))
     return means | {"sampled_rate_se": _standard_error(parts["rate"]), "aggregate_images": len(found["test"]["mean"])}
 

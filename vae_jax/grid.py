@@ -240,8 +240,8 @@ def _check(config: Flat) -> None:
     schedules(config)
     if config["optimizer.cooling"] and (not sigma(config)[0] or config["model.normalize"] == "none"):
         raise errors.UserError(
-            f"optimizer.cooling={config['optimizer.cooling']:g}: holds sigma above a falling part of the data's scale; needs a "
-            "model.likelihood with a sigma and a model.normalize that is not none"
+            f"optimizer.cooling={config['optimizer.cooling']:g}: should be 0 where model.likelihood has no sigma or "
+            "model.normalize is none: it holds sigma above a falling part of the data's scale"
         )
     if not str(config["name"]).strip():
         raise errors.UserError("name='': should be a text")

@@ -113,7 +113,7 @@ class VAE(nn.Module):
         return self.get_variable("statistics", name)
 
     def log_sigma(self, sigma: float | Float[Array, ""] = 1.0) -> Float[Array, ""]:
-        """log of the decoder's scale: learned, or of the number that is given; while training cools, at least what it says."""
+        """log of the decoder's scale: learned, or the number that is given; while training cools, no less than it says."""
         log_sigma = self._log_sigma(sigma)
         if self.has_variable("statistics", "least_log_sigma"):
             log_sigma = jnp.maximum(log_sigma, self._statistic("least_log_sigma"))
