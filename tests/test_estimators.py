@@ -52,7 +52,7 @@ def optimum() -> VAE:
 @functools.cache
 def off() -> VAE:
     """The same model with a posterior that is wrong in mean and variance."""
-    return linear(OPTIMUM.weights, OPTIMUM.mean, 0.8 * OPTIMUM.gain, 1.5 * OPTIMUM.variances)
+    return linear(OPTIMUM.weights, OPTIMUM.mean, 0.95 * OPTIMUM.gain, 1.5 * OPTIMUM.variances)
 
 
 def bound(vae: VAE, x, seed: int, samples: int, sigma: float = SIGMA) -> tuple[np.ndarray, np.ndarray]:
@@ -87,10 +87,11 @@ def test_importance_bound_of_the_one_dimensional_model(samples):
 def test_importance_bound_rises_with_the_samples_towards_log_p():
     log_p = scipy.stats.norm.logpdf(1, 0, math.sqrt(2))
     means = [one_dimensional(samples)[0].mean() for samples in KNOWN]
+    error = one_dimensional(50)[0].std() / math.sqrt(COPIES)
     assert np.all(np.diff(means) > 5e-3)  # the least true step is 0.0158, of an error below 0.002
     assert means[-1] < log_p
     # log p - L_k is Var(w / p) / (2 k) up to O(1 / k^2); Var(w / p) is 0.364118 here.
-    assert log_p - means[-1] == pytest.approx(0.364118 / 100, abs=5e-4)
+    assert abs(log_p - means[-1] - 0.364118 / 100) < 4 * error + 2e-4
 
 
 def test_stated_variance_of_the_importance_bound():
@@ -113,10 +114,12 @@ def test_streaming_equals_the_sum_of_all_weights(shift):
     """Draw by draw, in float64, also where every weight is exp(-1e5) and more and would be 0."""
     vae, x, key, count = off(), X[:20] + shift, random.key(2), 37
     posterior = vae.encode(x)
-    draws = [reparameterize(keys.at(key, number), posterior) for number in range(count)]
-    log_weights = np.array(
-        [vae.decode(z, SIGMA).log_prob(x) + vae.prior().log_prob(z) - posterior.log_prob(z) for z in draws], float
-    )
+
+    def log_weight(number):
+        z = reparameterize(keys.at(key, number), posterior)
+        return vae.decode(z, SIGMA).log_prob(x) + vae.prior().log_prob(z) - posterior.log_prob(z)
+
+    log_weights = np.asarray(jax.lax.map(log_weight, jnp.arange(count)), float)
     assert shift == 0 or log_weights.max() < -1e4
     values, variance = bound(vae, x, 2, count)
     error = 10 * EPS * np.abs(log_weights).max()
@@ -129,13 +132,12 @@ def test_streaming_equals_the_sum_of_all_weights(shift):
 
 def test_an_inexact_posterior_needs_samples():
     exact = OPTIMUM.log_prob(np.asarray(X, float)).mean()
-    gaps = []
-    for samples in (1, 10, 300):
-        values, variance = bound(off(), X, 3, samples)
-        gaps.append((exact - values.mean(), math.sqrt(max(variance.sum(), 0)) / len(X)))
-    assert gaps[0][0] > gaps[1][0] > gaps[2][0]
-    assert abs(gaps[2][0]) < 4 * gaps[2][1] + 0.01
-    assert gaps[0][0] > 0.3
+    found = {samples: bound(off(), X, 3, samples) for samples in (1, 10, 300)}
+    one, ten, many = (exact - values.mean() for values, _ in found.values())
+    # KL(q || p(z | x)) is the gap of one draw; at k it falls like 1 / k.
+    assert one > 0.2
+    assert one > 2 * ten > 0
+    assert abs(many) < 4 * math.sqrt(found[300][1].sum()) / len(X) + ten / 10
 
 
 # Costs
@@ -162,9 +164,9 @@ def test_costs_are_unbiased_and_state_their_error():
 def bracket() -> tuple[np.ndarray, estimators.Annealed, estimators.Annealed]:
     """Exact log p of simulated images, AIS, and reverse AIS."""
     vae = optimum()
-    x, z = estimators.simulate(vae, random.key(5), 200, SIGMA)
-    forward = jax.jit(lambda key: estimators.ais(vae, x, key, SIGMA, 300, 4))(random.key(6))
-    backward = jax.jit(lambda key: estimators.reverse_ais(vae, x, z, key, SIGMA, 300, 4))(random.key(7))
+    x, z = estimators.simulate(vae, random.key(5), 400, SIGMA)
+    forward = jax.jit(lambda key: estimators.ais(vae, x, key, SIGMA, 600, 8))(random.key(6))
+    backward = jax.jit(lambda key: estimators.reverse_ais(vae, x, z, key, SIGMA, 600, 8))(random.key(7))
     return OPTIMUM.log_prob(np.asarray(x, float)), forward, backward
 
 
@@ -181,8 +183,8 @@ def test_annealing_brackets_log_p():
 
 def test_effective_samples_of_annealing():
     effective = np.asarray(bracket()[1].effective_samples)
-    assert np.all((effective >= 1 - 1e-3) & (effective <= 4 + 1e-3))
-    assert effective.mean() > 2.5  # of 4 chains, whose weights hardly differ
+    assert np.all((effective >= 1 - 1e-3) & (effective <= 8 + 1e-3))
+    assert effective.mean() > 5  # of 8 chains, whose weights hardly differ
     # By hand: equal weights count fully, one that outweighs the others counts alone.
     weights = jnp.log(jnp.asarray([[1.0, 1e-20], [1.0, 1.0], [2.0, 1e-20]]))
     found = estimators._combine(weights, jnp.zeros(2), sign=1)
@@ -213,12 +215,12 @@ def test_hmc_leaves_a_gaussian_as_it_is():
     @jax.jit
     def moved(z):
         for step in range(3):
-            z, acceptance = estimators.hmc(log_density, z, keys.at(random.key(10), step), jnp.full((chains, 1), 0.6))
+            z, acceptance = estimators.hmc(log_density, z, keys.at(random.key(10), step), jnp.full((chains, 1), 0.9))
         return z, acceptance
 
     after, acceptance = moved(z)
-    # Steps so long that a quarter is rejected: without the test of acceptance the variance would grow.
-    assert 0.5 < np.mean(acceptance, dtype=float) < 0.95
+    # Steps near the longest that are stable, 2 * 0.5: without the test of acceptance the variance would grow.
+    assert 0.3 < np.asarray(acceptance, float).mean() < 0.95
     for old, new, scale in zip(np.asarray(z[:, 0]).T, np.asarray(after[:, 0]).T, np.asarray(scales), strict=True):
         assert scipy.stats.kstest(new / scale, "norm").pvalue > 1e-5
         assert abs(np.corrcoef(old, new)[0, 1]) < 0.9  # it has moved
@@ -229,7 +231,7 @@ def test_hmc_rejects_what_is_not_finite():
         return jnp.where(jnp.abs(z[..., 0]) < 1, 0.0, jnp.nan)
 
     z = jnp.zeros((50, 1, 1))
-    after, acceptance = estimators.hmc(log_density, z, random.key(0), jnp.full((50, 1), 10.0))
+    after, acceptance = jax.jit(lambda z: estimators.hmc(log_density, z, random.key(0), jnp.full((50, 1), 10.0)))(z)
     np.testing.assert_array_equal(after, z)
     np.testing.assert_array_equal(acceptance, jnp.zeros((50, 1)))
 

@@ -17,7 +17,7 @@ import numpy as np
 from jax import lax, random
 from jaxtyping import Array, Float, Key
 
-from vae_jax import baselines, data, estimators, keys, objectives, pictures, runs
+from vae_jax import baselines, data, estimators, keys, likelihoods, objectives, pictures, runs
 from vae_jax.model import VAE, ModelSpec, Posterior, reparameterize
 
 ACTIVE = 0.01  # variance of a mean code over the data from which a latent counts as used (Burda et al. 2016)
@@ -396,6 +396,8 @@ def baseline_columns(name: str, dataset: data.Dataset, latents: int, beta: float
             fitted = baselines.linear_vae(x["train"], latents, beta, None if sigma is None else sigma**2)
         except ValueError:
             return None
+        if sigma is None and fitted.sigma2 < likelihoods.SIGMA_FLOOR**2:
+            return None  # a decoder's sigma cannot go there
         test, train = (_linear_columns(fitted, x[split], beta) for split in ("test", "train"))
     else:
         pca = baselines.pca(x["train"], latents)
