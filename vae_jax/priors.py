@@ -32,9 +32,9 @@ def _log_normal(z, mean, log_var):
 
 def _excess(v: Latents) -> Latents:
     """exp(v) - 1 - v, in full float32 precision also for a collapsed latent, where it is v^2 / 2."""
-    # The difference of expm1(v) and v, both rounded to 1e-7 |v|, is wrong by 2e-7 / |v| of itself. Below 0.1 the series'
-    # first omitted term is 3e-7 of the sum; the other branch must not see what it is not used for, nor its gradient.
-    small = jnp.abs(v) < 0.1
+    # The difference of expm1(v) and v, each of size |v|, is wrong by some eps / |v| of itself. Below 0.2 the first term that
+    # the series leaves out is eps of the sum. A branch sees nothing but what it is used for: its gradient stays finite.
+    small = jnp.abs(v) < 0.2
     near, far = jnp.where(small, v, 0.0), jnp.where(small, 1.0, v)
     series = jnp.square(near) * (1 / 2 + near * (1 / 6 + near * (1 / 24 + near * (1 / 120 + near / 720))))
     return jnp.where(small, series, jnp.expm1(far) - far)
