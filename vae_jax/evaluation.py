@@ -274,7 +274,8 @@ def _standard_error(values: np.ndarray) -> float | None:
 
 def _drawn_error(variance: np.ndarray, draws: int) -> float | None:
     """Standard error of a mean over images, each estimated by `draws` draws: from the variance of each image's estimate."""
-    return math.sqrt(float(variance.sum(dtype=float))) / len(variance) if draws > 1 else None
+    # Rounded, the variance of weights that are all equal may lie just below 0.
+    return math.sqrt(float(np.maximum(variance, 0).sum(dtype=float))) / len(variance) if draws > 1 else None
 
 
 def _bound_columns(split: dict, spec: EvalSpec) -> dict[str, float | None]:
