@@ -162,6 +162,16 @@ def test_a_learned_sigma_is_a_parameter():
     assert not any(np.any(leaf) for leaf in jax.tree.leaves((gradient["encoder"], gradient["decoder"])))
 
 
+@pytest.mark.parametrize("kind", ["fixed", "learned"])
+def test_while_training_cools_sigma_has_a_bound(kind):
+    spec = dataclasses.replace(SPEC, sigma=kind)
+    for least, expected in ((-np.inf, None), (-100.0, None), (3.0, 3.0)):
+        variables = filled(spec)
+        own = VAE(spec).bind(variables).log_sigma(0.5)
+        cooled = VAE(spec).bind(variables | {"statistics": {"least_log_sigma": jnp.float32(least)}})
+        assert cooled.log_sigma(0.5) == (own if expected is None else expected)
+
+
 MEAN, STD = np.full(SPEC.shape, 0.25, np.float32), np.linspace(0.5, 1, 6, dtype=np.float32).reshape(SPEC.shape)
 WHITEN = RANDOM.normal(size=(6, 6)).astype(np.float32)
 STATISTICS = {
