@@ -65,6 +65,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.optimizer.b1 = 0.9
     config.optimizer.b2 = 0.999
     config.optimizer.eps = 1e-8
+    config.optimizer.cooling = 0.0  # first part of training in which sigma falls from the data's scale to what it should be
 
     config.train = ml_collections.ConfigDict()
     config.train.epochs = 300

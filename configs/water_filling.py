@@ -16,6 +16,8 @@ def get_config():
     config.model.sigma = "0.3"
     config.eval.importance_samples = 0
     config.eval.samples = 500
+    config.optimizer.learning_rate = 4e-2
+    config.train.epochs = 10_000
     return config
 
 

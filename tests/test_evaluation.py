@@ -13,7 +13,7 @@ import scipy.stats
 from jax import random
 from test_study import tiny, with_settings
 
-from vae_jax import data, evaluation, grid, objectives, pictures
+from vae_jax import baselines, data, evaluation, grid, objectives, pictures
 from vae_jax.model import VAE
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly_here")
@@ -211,6 +211,105 @@ def test_arrays_hold_the_codes():
         np.testing.assert_allclose(arrays["codes_std"], NOISE[run] * np.asarray(posterior.std), rtol=1e-6)
         np.testing.assert_array_equal(arrays["labels"], dataset().splits["test"].labels)
         np.testing.assert_array_equal(arrays["images"], dataset().images("test")[: len(arrays["images"])])
+
+
+# What is estimated beside: the linear model at its optimum, through the whole evaluation
+
+
+@functools.cache
+def optimum():
+    return baselines.linear_vae(dataset().images("train").astype(float), LATENTS)
+
+
+@functools.cache
+def estimated(samples: int = 40, tilt: float = 0.0) -> dict:
+    """The row of the exact optimum with sigma fixed to its own; `tilt` turns its first direction towards the last."""
+    exact, (model, spec) = optimum(), planned(20)
+    drawn = dict.fromkeys(("samples", "importance_samples", "aggregate_samples", "gradient_samples"), samples)
+    annealing = {"ais_temperatures": 20, "ais_chains": 2, "ais_images": samples} if samples > 1 else {}
+    if tilt == 0:
+        spec = dataclasses.replace(spec, importance_splits=("train", "test"), **drawn, **annealing)
+    directions = np.linalg.svd(exact.weights)[0]
+    weights = exact.weights.copy()
+    length = np.linalg.norm(weights[:, 0])
+    weights[:, 0] = length * (math.cos(tilt) * weights[:, 0] / length + math.sin(tilt) * directions[:, -1])
+    encoder = {
+        "Dense_0": {"kernel": exact.gain.T, "bias": -exact.gain @ exact.mean},
+        "log_var": np.log(exact.variances) / 10,
+    }
+    params = {"encoder": encoder, "decoder": {"Dense_0": {"kernel": weights.T, "bias": exact.mean}}}
+    leaves = (
+        {"params": jax.tree.map(np.float32, params)},
+        np.float32(math.sqrt(exact.sigma2)),
+        objectives.Weights(np.float32(1), np.float32(2), np.float32(3)),
+        np.int32(7),
+    )
+    ((row, _),) = evaluation.evaluate(model, spec, *jax.tree.map(lambda leaf: np.asarray(leaf)[None], leaves), dataset())
+    return row
+
+
+def test_columns_of_scale():
+    row = estimated()
+    assert row["effective_beta"] == 1.5
+    assert row["sigma"] == pytest.approx(math.sqrt(optimum().sigma2), rel=1e-6)
+    assert row["theta"] == pytest.approx(1.5 * optimum().sigma2, rel=1e-6)
+
+
+def test_importance_bound_columns():
+    row = estimated()
+    for prefix, split in (("", "test"), ("train_", "train")):
+        exact = optimum().log_prob(dataset().images(split).astype(float)).mean()
+        # At the exact posterior every draw is log p(x).
+        assert row[f"{prefix}importance_bound"] == pytest.approx(exact, abs=1e-4)
+        assert 0 <= row[f"{prefix}importance_bound_se"] < 1e-4
+        assert abs(row[f"{prefix}elbo"] - exact) < 5 * row[f"{prefix}elbo_se"]
+
+
+def test_columns_of_the_rate_add_up():
+    row = estimated()
+    parts = row["mutual_information"] + row["total_correlation"] + row["dimension_wise_kl"]
+    assert parts == pytest.approx(row["sampled_rate"], rel=1e-5)
+    assert abs(row["sampled_rate"] - row["rate"]) < 5 * row["sampled_rate_se"]
+    assert row["mutual_information"] <= math.log(row["aggregate_images"]) == math.log(53)
+
+
+def test_columns_of_annealing():
+    row = estimated()
+    assert row["bdmc_gap"] == pytest.approx(row["bdmc_upper"] - row["bdmc_lower"], rel=1e-5)
+    assert row["bdmc_gap"] > -4 * row["bdmc_gap_se"]
+    assert (
+        row["ais_bound"] < optimum().log_prob(dataset().images("test")[:40].astype(float)).mean() + 4 * row["ais_bound_se"]
+    )
+    assert 1 <= row["ais_effective_samples"] <= 2 + 1e-5
+    assert 0 < row["gradient_variance_reparameterized"] < row["gradient_variance_score"]
+
+
+def test_deviations_are_nothing_at_the_optimum_and_something_elsewhere():
+    """E[mean] = 0 and E[mean^2 + std^2] = 1 per latent on the training split."""
+    row = estimated()
+    assert row["train_mean_deviation"] < 1e-5
+    assert row["train_moment_deviation"] < 1e-5
+    posterior = encoded("train")
+    mean, variance = np.asarray(posterior.mean, float), np.exp(np.asarray(posterior.log_var, float))
+    elsewhere = rows()[VAES[0]]
+    assert elsewhere["train_mean_deviation"] == pytest.approx(np.abs(mean.mean(axis=0)).max(), rel=1e-5)
+    second = (mean**2 + variance).mean(axis=0)
+    assert elsewhere["train_moment_deviation"] == pytest.approx(np.abs(second - 1).max(), rel=1e-5)
+
+
+def test_subspace_distance_is_the_sine_of_the_largest_angle():
+    assert estimated()["subspace_distance"] < 1e-3  # the square root of float32's rounding
+    assert estimated(tilt=0.3)["subspace_distance"] == pytest.approx(math.sin(0.3), rel=1e-4)
+
+
+def test_one_draw_has_no_standard_error():
+    row = estimated(samples=1)
+    drawn = ("distortion", "elbo", "train_distortion", "train_elbo", "importance_bound", "train_importance_bound")
+    for name in (*drawn, "sampled_rate"):
+        assert row[f"{name}_se"] is None
+        assert math.isfinite(row[name])
+    assert row["gradient_variance_score"] is row["gradient_variance_reparameterized"] is None
+    assert all(value is not None for name, value in row.items() if not name.endswith("_se") and "gradient" not in name)
 
 
 # Nearest neighbours

@@ -188,6 +188,16 @@ def test_an_optimal_sigma_is_of_the_batch_in_training_and_given_elsewhere():
     np.testing.assert_array_equal(fixed.log_likelihood(x, z, 0.3), fixed.decode(z, 0.3).log_prob(x))
 
 
+@pytest.mark.parametrize("kind", ["fixed", "learned"])
+def test_while_training_cools_sigma_has_a_bound(kind):
+    spec = dataclasses.replace(SPEC, sigma=kind)
+    for least, expected in ((-np.inf, None), (-100.0, None), (3.0, 3.0)):
+        variables = filled(spec)
+        own = VAE(spec).bind(variables).log_sigma(0.5)
+        cooled = VAE(spec).bind(variables | {"statistics": {"least_log_sigma": jnp.float32(least)}})
+        assert cooled.log_sigma(0.5) == (own if expected is None else expected)
+
+
 MEAN, STD = np.full(SPEC.shape, 0.25, np.float32), np.linspace(0.5, 1, 6, dtype=np.float32).reshape(SPEC.shape)
 WHITEN = RANDOM.normal(size=(6, 6)).astype(np.float32)
 STATISTICS = {

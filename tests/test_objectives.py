@@ -294,3 +294,31 @@ def test_schedules_by_hand():
     weights = objectives.Weights(*map(jnp.float32, (1.0, 1.0, 4.0)))
     found = objectives.scheduled(weights, (("beta", "linear"),), {"beta": jnp.float32(20.0)}, jnp.float32(5.0))
     assert (found.noise_scale, found.distortion_weight, found.beta) == (1, 1, 1)
+
+
+def test_one_importance_sample_has_the_gradient_of_the_vae(variables, x):
+    """E over draws of the gradient of log w is that of the ELBO: same keys, the difference is noise around 0."""
+    count = 3000
+
+    def bound(variables, key):
+        vae = VAE(SPEC).bind(variables)
+        posterior = vae.encode(x)
+        z = reparameterize(key, posterior)
+        log_weight = vae.decode(z, SIGMA).log_prob(x) + vae.prior().log_prob(z) - posterior.log_prob(z)
+        return -jnp.mean(objectives.importance_bound(log_weight[None]))
+
+    def elbo(variables, key):
+        return loss(objectives.terms(VAE(SPEC).bind(variables), x, key, 1.0, SIGMA), objectives.Weights(*WEIGHTS["vae"]))
+
+    @jax.jit
+    def difference(key):
+        gradients = [jax.grad(function)(variables, key) for function in (bound, elbo)]
+        return jax.tree.map(jnp.subtract, *gradients)
+
+    found = jax.lax.map(difference, random.split(random.key(3), count), batch_size=500)
+    for leaf in jax.tree.leaves(found):
+        each = np.asarray(leaf, float).reshape(count, -1)
+        error = each.std(axis=0) / np.sqrt(count)
+        # Some 40 parameters; the decoder's gradients are the same but for rounding.
+        assert np.all(np.abs(each.mean(axis=0)) < 5 * error + 1e-5)
+    assert any(np.any(np.asarray(leaf) != 0) for leaf in jax.tree.leaves(found["params"]["encoder"]))

@@ -1,6 +1,7 @@
 """p(z) and the rate against SciPy, closed forms, Monte Carlo and float64, also where the posterior has collapsed."""
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -61,20 +62,37 @@ def test_rate_against_monte_carlo():
     assert np.all(np.abs(rate(row(*mean), row(*log_var))[0] - log_ratio.mean(axis=0)) < 5 * error)
 
 
-@pytest.mark.parametrize("size", [0.3, 1e-2, 1e-3])
+def series(v) -> np.ndarray:
+    """exp(v) - 1 - v of float64 numbers below 0.2, to 1e-13 of itself."""
+    v = np.asarray(v, float)
+    return v**2 * sum(v**n / math.factorial(n + 2) for n in range(12))
+
+
+@pytest.mark.parametrize("size", [1e-1, 1e-2, 1e-3, 1e-4, 1e-6])
 def test_rate_of_collapsed_latents(size):
-    log_var = size * RANDOM.uniform(1, 2, size=(1, 500)) * RANDOM.choice([-1, 1], size=(1, 500))
+    """exp(v) - 1 - v is of size v^2 there: a difference of two float32 of size v has nothing of it left."""
+    log_var = size * RANDOM.uniform(0.5, 2, size=(1, 500)) * RANDOM.choice([-1, 1], size=(1, 500))
     log_var = jnp.asarray(log_var, jnp.float32)
-    np.testing.assert_allclose(rate(0 * log_var, log_var), exact(0 * log_var, log_var), rtol=1e-3)
+    # From 0.2 on exp(v) - 1 and v are subtracted: rounded to a few eps of themselves, which are 2 / 0.2 times the result.
+    np.testing.assert_allclose(rate(0 * log_var, log_var), 0.5 * series(log_var), rtol=40 * EPS)
+    # Where the mean says something, it counts as much as it does.
+    mean = jnp.full_like(log_var, size)
+    np.testing.assert_allclose(rate(mean, log_var), 0.5 * (np.float64(mean) ** 2 + series(log_var)), rtol=40 * EPS)
 
 
-def test_rate_of_latents_that_are_collapsed_to_float32():
-    log_var = jnp.asarray(1e-6 * RANDOM.uniform(-2, 2, size=(1, 500)), jnp.float32)
-    # expm1 is rounded to eps of a number of size |log_var|, and the subtraction is exact: 1e-13 nats here.
-    assert np.all(np.abs(rate(0 * log_var, log_var) - exact(0 * log_var, log_var)) <= EPS * np.abs(log_var))
-    # Where the mean says something, that decides, and it is exact to float32.
-    mean = jnp.full_like(log_var, 1e-3)
-    np.testing.assert_allclose(rate(mean, log_var), exact(mean, log_var), rtol=4 * EPS)
+def test_gradients_of_collapsed_latents():
+    log_var = jnp.asarray([[*np.geomspace(1e-7, 0.5, 60), *-np.geomspace(1e-7, 0.5, 60), 0, 0.2, -0.2]], jnp.float32)
+    mean = 0.5 * log_var
+    of_mean, of_log_var = jax.jit(jax.grad(lambda m, v: jnp.sum(rate(m, v)), argnums=(0, 1)))(mean, log_var)
+    np.testing.assert_array_equal(of_mean, mean)
+    np.testing.assert_allclose(of_log_var, 0.5 * np.expm1(np.asarray(log_var, float)), rtol=40 * EPS)
+
+
+def test_the_two_branches_meet():
+    around = np.float32(0.2) * (1 + np.arange(-50, 51, dtype=np.float32) * EPS)
+    for side in (around, -around[::-1]):
+        found = np.asarray(rate(jnp.zeros((1, 101)), jnp.asarray(side[None])), float)[0]
+        np.testing.assert_allclose(found, 0.5 * series(side), rtol=40 * EPS)
 
 
 def test_gradient_by_hand():

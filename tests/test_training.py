@@ -378,3 +378,13 @@ def test_free_bits_report_the_rate_itself():
     _, metrics = two_epochs(objective="free_bits", weights=weights)
     assert metrics.rate < 50
     np.testing.assert_allclose(metrics.loss, metrics.distortion + 2 * 50, rtol=1e-5)
+
+
+def test_cooling_by_hand():
+    """The least sigma falls from the scale of the data to a thousandth of it in half of the 8 steps; then there is none."""
+    spec = dataclasses.replace(SPEC, cooling=0.5)
+    state = training.TrainState(jnp.int32(0), {}, {"scale": jnp.float32(2)}, (), jnp.int32(-1))
+    found = [training._cooled(spec, state.replace(step=jnp.int32(step)))["least_log_sigma"] for step in range(8)]
+    np.testing.assert_allclose(found[:4], np.log(2) + np.arange(4) / 4 * np.log(1e-3), rtol=1e-5)
+    assert found[4:] == [-np.inf] * 4
+    assert training._cooled(SPEC, state) == {}

@@ -94,11 +94,12 @@ def linear_vae(x: Vectors, latents: int, beta: float = 1.0, sigma2: float | None
 
 def _learned_sigma2(values: Float[np.ndarray, " d"], latents: int, beta: float) -> float:
     """sigma2 = sum of the unused eigenvalues / (d - beta q), with the q that agrees with itself."""
-    for q in range(min(latents, len(values)), -1, -1):
+    most = min(latents, len(values))
+    for q in range(most, -1, -1):
         if len(values) > beta * q:
             sigma2 = values[q:].sum() / (len(values) - beta * q)
             theta = beta * sigma2
-            if (q == 0 or values[q - 1] > theta) and (q == latents or values[q] <= theta) and sigma2 > 0:
+            if (q == 0 or values[q - 1] > theta) and (q == most or values[q] <= theta) and sigma2 > 0:
                 return float(sigma2)
     raise ValueError(f"no learned sigma is optimal with {latents} latents of {len(values)} dimensions at beta {beta:g}")
 

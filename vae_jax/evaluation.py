@@ -324,8 +324,15 @@ def _mean(values: np.ndarray) -> float:
     return float(values.mean(dtype=float))
 
 
-def _standard_error(values: np.ndarray) -> float:
-    return float(values.std(dtype=float) / math.sqrt(max(len(values) - 1, 1)))
+def _standard_error(values: np.ndarray) -> float | None:
+    """Of the mean of `values`; None for one alone, which says nothing of its error."""
+    return float(values.std(dtype=float) / math.sqrt(len(values) - 1)) if len(values) > 1 else None
+
+
+def _drawn_error(variance: np.ndarray, draws: int) -> float | None:
+    """Standard error of a mean over images, each estimated by `draws` draws: from the variance of each image's estimate."""
+    # Rounded, the variance of weights that are all equal may lie just below 0.
+    return math.sqrt(float(np.maximum(variance, 0).sum(dtype=float))) / len(variance) if draws > 1 else None
 
 
 def _bound_columns(split: dict, spec: EvalSpec) -> dict[str, float | None]:
@@ -333,10 +340,10 @@ def _bound_columns(split: dict, spec: EvalSpec) -> dict[str, float | None]:
     distortion = _mean(split["distortion"])
     rate = float(split["rate_per_latent"].sum(axis=1, dtype=float).mean())
 
-    def error(name: str) -> float:
-        return math.sqrt(float(split[f"{name}_variance"].sum(dtype=float)) / spec.samples) / len(split[f"{name}_variance"])
+    def error(name: str) -> float | None:
+        return _drawn_error(split[f"{name}_variance"] / spec.samples, spec.samples)
 
-    row = {"distortion": distortion, "distortion_se": error("distortion"), "rate": rate}
+    row: dict[str, float | None] = {"distortion": distortion, "distortion_se": error("distortion"), "rate": rate}
     # A closed-form rate has no Monte Carlo error; an infinite bound has none to state.
     drawn = "rate_variance" in split and math.isfinite(rate)
     row |= {"rate_se": error("rate")} if drawn else {}
@@ -354,15 +361,15 @@ def _scale_columns(found: dict, weights: objectives.Weights, kind: str) -> dict[
     return row
 
 
-def _importance_columns(found: dict, spec: EvalSpec) -> dict[str, float]:
-    row: dict[str, float] = {}
+def _importance_columns(found: dict, spec: EvalSpec) -> dict[str, float | None]:
+    row: dict[str, float | None] = {}
     for split, (bound, variance) in found["importance"].items():
         name = f"{'' if split == 'test' else split + '_'}importance_bound"
-        row |= {name: _mean(bound), f"{name}_se": math.sqrt(float(variance.sum(dtype=float))) / len(bound)}
+        row |= {name: _mean(bound), f"{name}_se": _drawn_error(variance, spec.importance_samples)}
     return row
 
 
-def _rate_columns(found: dict, spec: EvalSpec) -> dict[str, float]:
+def _rate_columns(found: dict, spec: EvalSpec) -> dict[str, float | None]:
     """The rate taken apart. Its mutual information cannot pass log(aggregate_images)."""
     parts = found["rate_parts"]
     means = {f"sampled_{name}" if name == "rate" else name: _mean(values) for name, values in parts.items()}
@@ -370,7 +377,7 @@ def _rate_columns(found: dict, spec: EvalSpec) -> dict[str, float]:
     return means | {"sampled_rate_se": _standard_error(parts["rate"]), "aggregate_images": len(found["test"]["mean"])}
 
 
-def _ais_columns(found: dict, spec: EvalSpec) -> dict[str, float]:
+def _ais_columns(found: dict, spec: EvalSpec) -> dict[str, float | None]:
     ais = found["ais"]
     row = {
         "ais_bound": _mean(ais["test"]["bound"]),
@@ -384,8 +391,9 @@ def _ais_columns(found: dict, spec: EvalSpec) -> dict[str, float]:
     return row | {"bdmc_gap": _mean(gap), "bdmc_gap_se": _standard_error(gap)}
 
 
-def _gradient_columns(found: dict, spec: EvalSpec) -> dict[str, float]:
-    return {f"gradient_variance_{name}": _mean(variance) for name, variance in found["gradients"].items()}
+def _gradient_columns(found: dict, spec: EvalSpec) -> dict[str, float | None]:
+    known = spec.gradient_samples > 1
+    return {f"gradient_variance_{name}": _mean(value) if known else None for name, value in found["gradients"].items()}
 
 
 COLUMNS = {
@@ -446,6 +454,8 @@ def baseline_columns(name: str, dataset: data.Dataset, latents: int, beta: float
             fitted = baselines.linear_vae(x["train"], latents, beta, None if sigma is None else sigma**2)
         except ValueError:
             return None
+        if sigma is None and fitted.sigma2 < likelihoods.SIGMA_FLOOR**2:
+            return None  # a decoder's sigma cannot go there
         test, train = (_linear_columns(fitted, x[split], beta) for split in ("test", "train"))
     else:
         pca = baselines.pca(x["train"], latents)

@@ -48,6 +48,7 @@ RANGES = {
     "optimizer.b1": (0, 1 - 1e-7),
     "optimizer.b2": (0, 1 - 1e-7),
     "optimizer.eps": (POSITIVE, 1),
+    "optimizer.cooling": (0, 1),
     "train.epochs": (1, 10**7),
     "train.batch_size": (0, 10**7),
     "train.chunk_epochs": (1, 10**7),
@@ -241,6 +242,11 @@ def _check(config: Flat) -> None:
             raise errors.UserError(f"baselines={config['baselines']}: ppca has one sigma for all pixels, not {kind}")
     _check_objective(config)
     schedules(config)
+    if config["optimizer.cooling"] and (sigma(config)[0] in ("", "optimal") or config["model.normalize"] == "none"):
+        raise errors.UserError(
+            f"optimizer.cooling={config['optimizer.cooling']:g}: should be 0 where sigma is none or optimal, or "
+            "model.normalize is none: it holds sigma above a falling part of the data's scale"
+        )
     if not str(config["name"]).strip():
         raise errors.UserError("name='': should be a text")
     if kind == "optimal" and config["objective.importance_samples"] > 1:
@@ -348,7 +354,7 @@ def specify(run: Run, dataset: data.Dataset) -> tuple[training.RunSpec, training
         epochs=config["train.epochs"],
         objective=config["objective.kind"],
         schedules=tuple((weight, name) for weight, (name, _) in schedules(config).items()),
-        **{key: config[f"optimizer.{key}"] for key in ("schedule", "b1", "b2", "eps")},
+        **{key: config[f"optimizer.{key}"] for key in ("schedule", "b1", "b2", "eps", "cooling")},
     )
     used = ("noise_scale", "distortion_weight", *objectives.OBJECTIVES[spec.objective].uses)
     weights = objectives.Weights(**{key: np.float32(config[f"objective.{key}"]) for key in used})

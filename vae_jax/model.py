@@ -117,13 +117,19 @@ class VAE(nn.Module):
         return self.get_variable("statistics", name)
 
     def log_sigma(self, sigma: float | Float[Array, ""] = 1.0) -> Float[Array, ""]:
-        """log of the decoder's shared scale: learned, or of the number that is given."""
-        return self._from_raw(self.raw_log_sigma) if self.spec.sigma == "learned" else jnp.log(sigma)
+        """log of the decoder's shared scale: learned, or the number that is given; never below what cooling allows."""
+        return self._from_raw(self.raw_log_sigma) if self.spec.sigma == "learned" else self._cooled(jnp.log(sigma))
+
+    def _cooled(self, log_sigma: Float[Array, "..."]) -> Float[Array, "..."]:
+        """While training cools, sigma is no less than it says."""
+        if self.has_variable("statistics", "least_log_sigma"):
+            log_sigma = jnp.maximum(log_sigma, self._statistic("least_log_sigma"))
+        return log_sigma
 
     def _from_raw(self, raw: Float[Array, "..."]) -> Float[Array, "..."]:
         # Starts at the scale of the data and falls: latents are then won one by one, from the largest direction on.
         scale = jnp.log(self._statistic("scale")) if self.spec.normalize != "none" else 0.0
-        return likelihoods.floored(scale + raw)
+        return self._cooled(likelihoods.floored(scale + raw))
 
     def decode(self, z: Float[Array, "batch latents"], sigma: float | Float[Array, ""] = 1.0) -> likelihoods.Likelihood:
         """p(x | z); `sigma` is used where the spec says "fixed" or "optimal"."""

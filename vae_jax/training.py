@@ -29,6 +29,8 @@ DECAYS = {
     "exponential": lambda progress: jnp.exp(-jnp.log(1e4) * progress),  # to 1e-4: as long at every scale
 }
 
+COLDEST = 1e-3  # of the data's scale: the least sigma at the end of cooling
+
 
 @dataclasses.dataclass(frozen=True)
 class RunSpec:
@@ -46,6 +48,7 @@ class RunSpec:
     eps: float
     objective: str = "weighted"
     schedules: tuple[tuple[str, str], ...] = ()  # of the weights that have one: (weight, schedule)
+    cooling: float = 0.0  # part of the steps over which sigma is held above a bound that falls
 
     @property
     def steps_per_epoch(self) -> int:
@@ -123,7 +126,7 @@ def make_program(spec: RunSpec) -> Program:
         return TrainState(zero, params, statistics, adam.init(params), diverged_at=zero - 1, carried=carried)
 
     def loss_and_terms(params, state: TrainState, hyperparams: Hyperparams, x, key):
-        bound = vae.bind({"params": params, "statistics": state.statistics})
+        bound = vae.bind({"params": params, "statistics": state.statistics | _cooled(spec, state)})
         epoch = state.step.astype(jnp.float32) / spec.steps_per_epoch
         weights = objectives.scheduled(hyperparams.objective, spec.schedules, hyperparams.schedule_epochs, epoch)
         terms = objectives.terms(bound, x, key, weights.noise_scale, hyperparams.sigma, spec.importance_samples)
@@ -180,6 +183,19 @@ def make_program(spec: RunSpec) -> Program:
         return state, metrics
 
     return Program(init, step, advance)
+
+
+def _cooled(spec: RunSpec, state: TrainState) -> dict:
+    """The least log sigma of this step, where the spec cools: from the scale of the data down to COLDEST of it.
+
+    Latents are then won one by one, from the direction of largest variance on. With a small sigma from the start several of
+    them share one direction, and to part them is a slow turn against a steep likelihood (annealing as in Rose 1998).
+    """
+    if not spec.cooling:
+        return {}
+    time = state.step.astype(jnp.float32) / (spec.cooling * spec.epochs * spec.steps_per_epoch)
+    least = jnp.log(state.statistics["scale"]) + time * jnp.log(COLDEST)
+    return {"least_log_sigma": jnp.where(time < 1, least, -jnp.inf)}
 
 
 def _means(loss: Float[Array, ""], terms: objectives.Terms, hyperparams: Hyperparams) -> Metrics:
