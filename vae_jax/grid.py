@@ -26,6 +26,7 @@ CHOICES = {
     "model.normalize": model.NORMALIZE,
     "objective.kind": objectives.OBJECTIVES,
     "optimizer.schedule": training.DECAYS,
+    "train.precision": training.PRECISIONS,
 }
 # Smallest and largest value of each number, both allowed.
 POSITIVE = math.ulp(0.0)
@@ -50,6 +51,7 @@ RANGES = {
     "optimizer.eps": (POSITIVE, 1),
     "train.epochs": (1, 10**7),
     "train.batch_size": (0, 10**7),
+    "train.data_devices": (1, 10**5),
     "train.chunk_epochs": (1, 10**7),
     "train.checkpoint_every": (0, 10**7),
     "eval.samples": (1, 10**7),
@@ -335,6 +337,8 @@ def specify(run: Run, dataset: data.Dataset) -> tuple[training.RunSpec, training
         train_size=len(train),
         importance_samples=config["objective.importance_samples"],
         batch_size=config["train.batch_size"] or len(train),
+        data_devices=config["train.data_devices"],
+        precision=config["train.precision"],
         epochs=config["train.epochs"],
         objective=config["objective.kind"],
         schedules=tuple((weight, name) for weight, (name, _) in schedules(config).items()),
@@ -354,6 +358,9 @@ def _check_against(config: Flat, shape: tuple[int, ...], dataset: data.Dataset, 
         raise errors.UserError(
             f"train.batch_size={config['train.batch_size']}: should be at most {len(train)}, the number of training images"
         )
+    batch, devices = config["train.batch_size"] or len(train), config["train.data_devices"]
+    if batch % devices:
+        raise errors.UserError(f"train.data_devices={devices}: should divide the batch of {batch} images")
     if config["model.likelihood"] == "bernoulli":
         for name, split in dataset.splits.items():
             low, high = (float(bound) / dataset.spec.levels for bound in (split.pixels.min(), split.pixels.max()))
