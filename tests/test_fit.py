@@ -213,7 +213,7 @@ def test_what_a_program_needs_is_asked_once(five):
     assert 100_000 < five[1][0] < 10_000_000  # 1,200 images of 64 bytes and a valid split as floats; tiny networks
 
 
-@pytest.mark.parametrize(("room", "size"), [(9_900_000, 4), (1_000_000, 2)])
+@pytest.mark.parametrize(("room", "size"), [pytest.param(9_900_000, 4, marks=pytest.mark.stress), (1_000_000, 2)])
 def test_runs_that_do_not_fit_take_turns(five, two_devices, sizes, tmp_path, monkeypatch, room, size):
     """Bit for bit what all at a time leave, in every file."""
     needs = iter((10_000_000, room))  # of three runs for each device, and then of fewer
@@ -263,8 +263,12 @@ def test_other_failures_of_a_device_are_no_lack_of_memory(tmp_path, monkeypatch)
 @pytest.mark.parametrize(
     ("function", "has", "message"),
     [
-        ("free", 1000, r"5 runs need \d+ kB of the host's memory, twice \d+ kB while they are saved, and 1 kB are free"),
-        ("per_device", 1000, r"one run needs \d+ kB on its device, \d+ kB of it for the data, and there are 1 kB"),
+        (
+            "free",
+            1000,
+            r"5 runs need [\d.]+ kB of the host's memory, twice [\d.]+ kB while they are saved, and 1 kB are free",
+        ),
+        ("per_device", 1000, r"one run needs [\d.]+ kB on its device, [\d.]+ kB of it for the data, and there are 1 kB"),
     ],
 )
 def test_what_cannot_fit_is_refused_before_anything_is_written(tmp_path, monkeypatch, function, has, message):
@@ -274,7 +278,7 @@ def test_what_cannot_fit_is_refused_before_anything_is_written(tmp_path, monkeyp
     assert not (tmp_path / "workdir").exists()
 
 
-def test_a_program_that_cannot_fit_is_refused(five, tmp_path, monkeypatch):
+def test_a_program_that_cannot_fit_is_refused(five, two_devices, tmp_path, monkeypatch):
     """What only the compiled program knows: its temporaries."""
     monkeypatch.setattr(memory, "per_device", lambda host: five[1][0] // 2)
     with pytest.raises(errors.UserError, match=r"one run needs .* on its device"):
