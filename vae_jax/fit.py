@@ -31,7 +31,6 @@ def fit(
     directory: pathlib.Path,
     metrics: pathlib.Path,
     done_before: int,
-    limit: int | None = None,
 ) -> tuple[training.TrainState, int]:
     """Train every run to its last epoch, or go on from where a checkpoint says it was.
 
@@ -46,7 +45,6 @@ def fit(
       directory: of the checkpoints.
       metrics: the file that one line per chunk and run is appended to.
       done_before: how long that file was when this group began, in bytes.
-      limit: bytes that may be used on each device; None: what there is.
 
     Returns:
       The final state of every run (host), and how long the metrics file is.
@@ -57,7 +55,7 @@ def fit(
     most = len(labels)
     while True:
         try:
-            return _fit(spec, hyperparams, dataset, plan, labels, directory, metrics, done_before, limit, most)
+            return _fit(spec, hyperparams, dataset, plan, labels, directory, metrics, done_before, most)
         except memory.OutOfMemoryError as error:
             # Processes that do not know of it would go on with programs of another size.
             if error.runs == 1 or jax.process_count() > 1:
@@ -84,8 +82,10 @@ def check(spec: training.RunSpec, hyperparams: training.Hyperparams, dataset: da
             f"{len(hyperparams.seed)} runs need {memory.text(2 * state)} of the host's memory, twice {memory.text(state)} "
             f"while they are saved, and {memory.text(memory.free())} are free; train fewer runs in one study"
         )
-    pixels, valid = dataset.splits["train"].pixels, dataset.splits.get("valid")
-    shared = pixels.nbytes + (4 * valid.pixels.size if valid else 0)
+    pixels = {name: split.pixels for name, split in dataset.splits.items()}
+    floats = {name: 4 * array.size for name, array in pixels.items()}
+    # Training has bytes and the valid split as floats on every device, evaluation the two others as floats.
+    shared = max(pixels["train"].nbytes + floats.get("valid", 0), floats["train"] + floats["test"])
     needed, room = shared + state // len(hyperparams.seed), memory.per_device(2 * state)
     if needed > room:
         raise _too_large(needed, shared, room)
@@ -98,9 +98,7 @@ def _too_large(needed: int, shared: int, room: int) -> errors.UserError:
     )
 
 
-def _fit(
-    spec, hyperparams, dataset, plan, labels, directory, metrics, done_before, limit, most
-) -> tuple[training.TrainState, int]:
+def _fit(spec, hyperparams, dataset, plan, labels, directory, metrics, done_before, most) -> tuple[training.TrainState, int]:
     """See `fit`; at most `most` runs are on the devices at a time."""
     count = len(labels)
     program = training.make_program(spec)
@@ -116,7 +114,7 @@ def _fit(
         splits["valid"] = dataset.images("valid")
     statistics, splits = runs.put((dataset.statistics(spec.model.normalize), splits), mesh, shared=True)
     state = _state_like(spec, hyperparams, dataset)
-    room = memory.per_device(2 * memory.size(state)) if limit is None else limit
+    room = memory.per_device(2 * memory.size(state))  # the host holds all states twice while it saves them
     blocks, advance = _blocks(program.advance, mesh, most, count, (state, hyperparams), splits, room)
     hyperparams = blocks.hold(hyperparams)
     init = runs.over_runs(program.init, mesh)

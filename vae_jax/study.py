@@ -96,8 +96,9 @@ def execute(study: Study, workdir: pathlib.Path) -> list[results.Row]:
     if (workdir / "config.json").exists():
         _same(described, results.read_json(workdir / "config.json"), workdir)
     done = (workdir / "results.csv").exists()
-    for group in () if done else study.groups:
-        fit.check(group.spec, group.hyperparams, group.dataset)
+    if not done:
+        for group in study.groups:
+            fit.check(group.spec, group.hyperparams, group.dataset)
     with _held(workdir):
         if processes.writes() and not (workdir / "config.json").exists():
             results.write_json(workdir / "config.json", described)
@@ -115,6 +116,7 @@ def _held(workdir: pathlib.Path) -> Iterator[None]:
         if processes.writes():
             workdir.mkdir(parents=True, exist_ok=True)
             stack.enter_context(results.locked(workdir))
+        processes.wait("locked")
         yield
         processes.wait("done")
 
