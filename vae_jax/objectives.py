@@ -45,7 +45,7 @@ class Terms:
     """Per-example terms of one batch, in nats."""
 
     distortion: Float[Array, " batch"]  # mean over the draws, where there are several
-    rate_per_latent: Float[Array, "batch latents"]  # [batch, 1] where the prior does not take the latents apart
+    rate_per_latent: Float[Array, "batch latents_or_1"]  # [batch, 1] where the prior does not take the latents apart
     posterior: Posterior
     z: Float[Array, "batch latents"]  # the draw; the first, where there are several
     log_weights: Float[Array, "samples batch"] | None = None  # log p(x, z) - log q(z | x), where there are several
