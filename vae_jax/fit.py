@@ -76,6 +76,11 @@ def check(spec: training.RunSpec, hyperparams: training.Hyperparams, dataset: da
     """
     if spec.data_devices > jax.device_count():
         raise errors.UserError(f"train.data_devices={spec.data_devices}: there are {jax.device_count()} devices")
+    if jax.process_count() > 1 and jax.device_count() % spec.data_devices:
+        # A process whose devices were left over could not call the program.
+        raise errors.UserError(
+            f"train.data_devices={spec.data_devices}: should divide the {jax.device_count()} devices of all processes"
+        )
     state = memory.size(_state_like(spec, hyperparams, dataset))
     if 2 * state > memory.free():
         raise errors.UserError(
