@@ -70,6 +70,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.train = ml_collections.ConfigDict()
     config.train.epochs = 300
     config.train.batch_size = 128  # 0: the whole training split
+    config.train.precision = "float32"  # of the networks while training; "bfloat16": parameters and losses stay float32
+    config.train.data_devices = 1  # that share the batch of each run, where a model is too large for one
     config.train.chunk_epochs = 10  # between two looks of the host: one line of metrics each
     config.train.checkpoint_every = 0  # epochs, falling on chunk ends; 0: at the end only
 

@@ -1,15 +1,17 @@
 """What the mains share: a config file with `--config.x.y=value` and `--sweep`, and a user's mistake told in one line."""
 
+import functools
 import os
 import pathlib
+import re
 import runpy
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from absl import app, flags, logging
 
-from vae_jax import errors, grid
+from vae_jax import errors, grid, progress
 
 _DEVICES = flags.DEFINE_integer(
     "cpu_devices", len(os.sched_getaffinity(0)), "Devices that a CPU is split into; one per core."
@@ -20,6 +22,19 @@ _CACHE = flags.DEFINE_string(
     os.path.join(os.environ.get("XDG_CACHE_HOME", os.path.expanduser("~/.cache")), "vae_jax"),
     "Directory that keeps compiled programs for the next time; empty for none.",
 )
+
+
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator",
+    "",
+    "HOST:PORT of process 0, where a study runs in several processes. Slurm, Open MPI and Kubernetes tell it.",
+)
+_PROCESSES = flags.DEFINE_integer("processes", 0, "With --coordinator: how many processes there are.")
+_PROCESS = flags.DEFINE_integer("process", -1, "With --coordinator: the number of this one, from 0.")
+_TIMEOUT = 100  # seconds after which a process that is not heard of counts as lost
+
+# Who says how many tasks a job step has. Not SLURM_NTASKS: an allocation has it too, where one process was started.
+_TASKS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
 
 
 def run(main: Callable[[], None]) -> None:
@@ -54,15 +69,55 @@ def _guarded(main: Callable[[], None]) -> None:
         if _CACHE.value:
             jax.config.update("jax_compilation_cache_dir", _CACHE.value)
             jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+        _join()
         main()
     except errors.UserError as error:
         _fail(" ".join(str(error).split()))
     except OSError as error:
         _fail(f"{error.filename or 'output'}: {error.strerror or error}")
+    except jax.errors.JaxRuntimeError as error:
+        if jax.distributed.is_initialized():
+            _fail(f"lost another process, or what it was to send: {' '.join(str(error).split())[:120]}")
+        raise
+
+
+def _join() -> None:
+    """Become one of the processes of a study, where the flags or the cluster say that there are several."""
+    import jax
+
+    address, count, number = _COORDINATOR.value, _PROCESSES.value, _PROCESS.value
+    given = address or count or number != -1
+    if not given and not _announced(os.environ):
+        return
+    if given and not re.fullmatch(r".+:\d{1,5}", address):
+        raise errors.UserError(f"--coordinator={address}: should be HOST:PORT of process 0")
+    if given and not 0 <= number < count:
+        raise errors.UserError(f"--process={number} --processes={count}: should be a number from 0, and how many there are")
+    join = functools.partial(jax.distributed.initialize, initialization_timeout=_TIMEOUT, heartbeat_timeout_seconds=_TIMEOUT)
+    try:
+        if given:
+            # Bound to the address that was given: the default listens on every interface.
+            join(address, count, number, cluster_detection_method="deactivate", coordinator_bind_address=address)
+        else:
+            join()
+    except (ValueError, RuntimeError) as error:
+        raise errors.UserError(f"could not join the other processes of the study: {error}") from error
+    progress.speaks = jax.process_index() == 0
+
+
+def _announced(environment: Mapping[str, str]) -> bool:
+    """Whether a cluster says that this is one of several processes; JAX then finds out the rest from it."""
+    if any(int(environment.get(name, 1)) > 1 for name in _TASKS) or "JOB_COMPLETION_INDEX" in environment:
+        return True
+    return "," in environment.get("TPU_PROCESS_ADDRESSES", environment.get("TPU_WORKER_HOSTNAMES", ""))
 
 
 def _fail(message: str) -> None:
-    print(f"error: {message}", file=sys.stderr)
+    import jax
+
+    print(f"error: {message}", file=sys.stderr, flush=True)
+    if jax.distributed.is_initialized():
+        os._exit(2)  # without the farewell, in which the others would be waited for: they wait for this one
     sys.exit(2)
 
 

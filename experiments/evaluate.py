@@ -11,9 +11,11 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of a trained study.",
 
 
 def main() -> None:
-    from vae_jax import study
+    from vae_jax import processes, study
 
-    print(study.summary(study.evaluate(_WORKDIR.value)))
+    rows = study.evaluate(_WORKDIR.value)
+    if processes.writes():
+        print(study.summary(rows))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,12 @@ r"""Train a study, evaluate it, draw its figures, print its summary.
         --sweep=objective.beta=0.25,1,4 --sweep=seed=0,1,2
 
 Any field of configs/base.py can be set (--config.x.y=VALUE) or swept (--sweep=x.y=V1,V2,...; several multiply, also
-with the config's own sweep). The same command again goes on where it stopped, or only draws again.
+with the config's own sweep). The same command again goes on where it stopped, or only draws again. On several machines,
+with --workdir on a disk that all see, each process is started with the same flags and
+
+    --coordinator=HOST:PORT --processes=N --process=I
+
+which Slurm (srun), Open MPI and Kubernetes (an indexed job) make unnecessary.
 """
 
 import pathlib
@@ -22,11 +27,13 @@ _OVERRIDE = flags.DEFINE_multi_string("override", [], "What --config.KEY=VALUE s
 
 
 def main() -> None:
-    from vae_jax import figures, study
+    from vae_jax import figures, processes, study
 
     config, sweep = command_line.load_config(_CONFIG.value, _OVERRIDE.value)
     workdir = pathlib.Path(_WORKDIR.value or f"runs/{pathlib.Path(_CONFIG.value).stem}")
     rows = study.run(config, workdir, sweep, [command_line.parse_sweep(text) for text in _SWEEP.value])
+    if not processes.writes():
+        return
     drawn = figures.draw(workdir)
     print(study.summary(rows))
     print(study.best(rows), end="\n" if study.best(rows) else "")

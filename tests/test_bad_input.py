@@ -78,6 +78,12 @@ TRAIN = {
     "unknown network": ([VAE, "--config.model.encoder=cnn"], "model.encoder=cnn: should be one of mlp, conv, linear"),
     "unknown baseline": ([VAE, "--config.baselines=pcca"], "baselines=('pcca',): each should be one of pca"),
     # Flags.
+    "coordinator without a port": ([VAE, "--coordinator=host"], "--coordinator=host: should be HOST:PORT of process 0"),
+    "processes without a coordinator": ([VAE, "--processes=2"], "--coordinator=: should be HOST:PORT of process 0"),
+    "a process too many": (
+        [VAE, "--coordinator=127.0.0.1:1", "--processes=2", "--process=2"],
+        "--process=2 --processes=2: should be a number from 0, and how many there are",
+    ),
     "no value": ([VAE, "--config.objective.beta"], "--config.objective.beta: should be --config.objective.beta=VALUE"),
     "empty value": ([VAE, "--config.objective.beta="], "objective.beta=: should be a number"),
     "twice": ([VAE, "--config.seed=1", "--config.seed=2"], "--config.seed is given twice"),

@@ -5,10 +5,11 @@ import json
 import pathlib
 import shutil
 
+import jax
 import pytest
 from test_study import assert_same_numbers, compiled_once, tiny  # noqa: F401
 
-from vae_jax import checkpoints, errors, results, runs, study, training
+from vae_jax import checkpoints, errors, memory, results, runs, study, training
 
 CHUNKS = 4  # of one epoch; checkpoints after the second and the fourth
 TWO_GROUPS = (("train.chunk_epochs", ("1", "3")),)  # one program, two plans: 4 chunks, then 2 of 3 and 1 epochs
@@ -175,3 +176,119 @@ def test_metrics_that_somebody_cut_are_not_filled_up(tmp_path, monkeypatch):
     (tmp_path / "metrics.jsonl").unlink()
     with pytest.raises(errors.UserError, match=r"metrics\.jsonl: has 0 bytes where the checkpoint saw"):
         train(tmp_path)
+
+
+# Memory
+
+FIVE = (("seed", ("0", "1", "2", "3", "4")),)
+EXHAUSTED = "RESOURCE_EXHAUSTED: Out of memory while trying to allocate 1073741824 bytes."
+
+
+@pytest.fixture
+def two_devices(monkeypatch):
+    mesh = runs.mesh
+    monkeypatch.setattr(runs, "mesh", lambda count, data=1: mesh(min(count, 2), data))
+
+
+@pytest.fixture
+def sizes(monkeypatch):
+    """How many runs were on the devices at a time, in each call."""
+    found, call = [], runs.Blocks.call
+    monkeypatch.setattr(runs.Blocks, "call", lambda self, *args: found.append(self.size) or call(self, *args))
+    return found
+
+
+@pytest.fixture(scope="module")
+def five(tmp_path_factory):
+    """Five runs in one block, on any devices, and what the program needed on each of two."""
+    with pytest.MonkeyPatch.context() as patch:
+        mesh, needed, seen = runs.mesh, memory.needed, []
+        patch.setattr(runs, "mesh", lambda count, data=1: mesh(min(count, 2), data))
+        patch.setattr(memory, "needed", lambda compiled: seen.append(needed(compiled)) or seen[-1])
+        return train(tmp_path_factory.mktemp("fit") / "five", FIVE), seen
+
+
+def test_what_a_program_needs_is_asked_once(five):
+    assert len(five[1]) == 1  # one program was compiled to know
+    assert 100_000 < five[1][0] < 10_000_000  # 1,200 images of 64 bytes and a valid split as floats; tiny networks
+
+
+@pytest.mark.parametrize(("room", "size"), [pytest.param(9_900_000, 4, marks=pytest.mark.stress), (1_000_000, 2)])
+def test_runs_that_do_not_fit_take_turns(five, two_devices, sizes, tmp_path, monkeypatch, room, size):
+    """Bit for bit what all at a time leave, in every file."""
+    needs = iter((10_000_000, room))  # of three runs for each device, and then of fewer
+    monkeypatch.setattr(memory, "per_device", lambda host: room)
+    monkeypatch.setattr(memory, "needed", lambda compiled: next(needs))
+    assert_same(train(tmp_path, FIVE), five[0])
+    assert set(sizes) == {size}
+
+
+def exhausted_in(monkeypatch, call: int, at_least: int = 3):
+    """Let a device run out of memory in call number `call` with so many runs at a time (0 makes the states)."""
+    real, calls = runs.Blocks.call, [0]
+
+    def failing(self, *args):
+        calls[0] += 1
+        if calls[0] > call and self.size >= at_least:
+            raise jax.errors.JaxRuntimeError(EXHAUSTED)
+        return real(self, *args)
+
+    monkeypatch.setattr(runs.Blocks, "call", failing)
+
+
+@pytest.mark.parametrize("call", [0, 1, 4], ids=["first states", "first chunk", "after a checkpoint"])
+def test_out_of_memory_on_a_device_halves_the_block(five, two_devices, sizes, tmp_path, monkeypatch, capsys, call):
+    exhausted_in(monkeypatch, call, at_least=6)
+    assert_same(train(tmp_path, FIVE), five[0])
+    assert "out of memory on a device: going on with 3 runs at a time" in capsys.readouterr().err
+    assert sizes[-1] == 4  # three, and one that fills the second device
+
+
+def test_out_of_memory_with_one_run_is_told(two_devices, tmp_path, monkeypatch, capsys):
+    exhausted_in(monkeypatch, 0, at_least=1)
+    with pytest.raises(errors.UserError, match="out of memory on a device with 1 runs at a time: RESOURCE_EXHAUSTED"):
+        train(tmp_path, FIVE)
+    assert [line[-18:] for line in capsys.readouterr().err.splitlines()] == [f"h {n} runs at a time" for n in (3, 2, 1)]
+
+
+def test_other_failures_of_a_device_are_no_lack_of_memory(tmp_path, monkeypatch):
+    def failing(*_):
+        raise jax.errors.JaxRuntimeError("INTERNAL: something else")
+
+    monkeypatch.setattr(runs.Blocks, "call", failing)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="something else"):
+        train(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("function", "has", "message"),
+    [
+        (
+            "free",
+            1000,
+            r"5 runs need [\d.]+ kB of the host's memory, twice [\d.]+ kB while they are saved, and 1 kB are free",
+        ),
+        ("per_device", 1000, r"one run needs [\d.]+ kB on its device, [\d.]+ kB of it for the data, and there are 1 kB"),
+    ],
+)
+def test_what_cannot_fit_is_refused_before_anything_is_written(tmp_path, monkeypatch, function, has, message):
+    monkeypatch.setattr(memory, function, lambda *_: has)
+    with pytest.raises(errors.UserError, match=message):
+        train(tmp_path / "workdir", FIVE)
+    assert not (tmp_path / "workdir").exists()
+
+
+def test_a_program_that_cannot_fit_is_refused(five, two_devices, tmp_path, monkeypatch):
+    """What only the compiled program knows: its temporaries."""
+    monkeypatch.setattr(memory, "per_device", lambda host: five[1][0] // 2)
+    with pytest.raises(errors.UserError, match=r"one run needs .* on its device"):
+        train(tmp_path, FIVE)
+    assert not (tmp_path / "metrics.jsonl").exists()
+
+
+def test_more_devices_for_a_run_than_there_are(tmp_path):
+    with pytest.raises(errors.UserError, match=r"train\.data_devices=16: there are 8 devices"):
+        study.run(tiny(train__data_devices=16), tmp_path / "workdir")
+    with pytest.raises(errors.UserError, match=r"train\.data_devices=3: should divide the batch of 128 images"):
+        study.run(tiny(train__data_devices=3), tmp_path / "workdir")
+    assert not (tmp_path / "workdir").exists()

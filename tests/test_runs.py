@@ -94,8 +94,93 @@ def test_donation_changes_no_number():
 @pytest.mark.parametrize(("count", "size"), [(1, 1), (2, 2), (7, 7), (8, 8), (9, 8), (1000, 8)])
 def test_mesh_takes_as_many_devices_as_there_are_runs(count, size):
     mesh = runs.mesh(count)
-    assert mesh.axis_names == ("runs",)
-    assert list(mesh.devices) == jax.devices()[:size]
+    assert mesh.axis_names == ("runs", "data")
+    assert list(mesh.devices[:, 0]) == jax.devices()[:size]
+    assert mesh.size == size
+
+
+def test_the_devices_of_a_run_are_neighbours():
+    assert runs.mesh(100, data=2).devices.tolist() == np.reshape(jax.devices(), (4, 2)).tolist()
+    assert runs.mesh(1, data=4).devices.tolist() == [jax.devices()[:4]]
+
+
+# A run over several devices
+
+
+def replica_groups(text: str) -> list[set[int]]:
+    """Who speaks to whom in a compiled program: the groups of devices of every collective."""
+    found = []
+    for line in text.splitlines():
+        if not re.search(rf"= .*({COLLECTIVES.pattern})(-start)?\(", line):
+            continue
+        listed = re.search(r"replica_groups=\{(\{[\d,{}]*\})\}", line)
+        counted = re.search(r"replica_groups=\[(\d+),(\d+)\]<=\[(\d+)\]", line)
+        if listed:
+            found += [{int(number) for number in group.split(",")} for group in re.findall(r"\{([\d,]+)\}", listed[1])]
+        else:  # [groups, members]<=[devices], in order; any other form fails here
+            groups, members, _ = map(int, counted.groups())
+            found += [set(range(group * members, (group + 1) * members)) for group in range(groups)]
+    return found
+
+
+def speaking(run, x, axis_name="data"):
+    """The mean of something over the rows of `x`, of which each device along the axis looks at its own."""
+    devices = jax.lax.axis_size(axis_name)
+    rows = len(x) // devices
+    mine = jax.lax.dynamic_slice_in_dim(x, jax.lax.axis_index(axis_name) * rows, rows)
+    return jax.lax.pmean(jnp.mean(jnp.square(mine - run["target"])), axis_name)
+
+
+def test_collectives_stay_within_the_devices_of_a_run():
+    mesh, x = runs.mesh(4, data=2), SHARED[:4]
+    program = runs.over_runs(speaking, mesh)
+    groups = replica_groups(program.lower(grid(8), x).compile().as_text())
+    assert groups
+    assert all(group in ({0, 1}, {2, 3}, {4, 5}, {6, 7}) for group in groups)
+    np.testing.assert_allclose(program(grid(8), x), [np.mean((x - t) ** 2) for t in grid(8)["target"]], rtol=1e-6)
+
+
+def test_a_collective_between_runs_would_be_seen():
+    program = runs.over_runs(lambda run, x: speaking(run, x, "runs"), runs.mesh(4, data=2))
+    assert {0, 2, 4, 6} in replica_groups(program.lower(grid(8), SHARED[:4]).compile().as_text())
+
+
+@pytest.mark.parametrize("data", [2, 4])
+def test_the_devices_of_a_run_that_need_not_speak_all_compute_it(alone, data):
+    mesh = runs.mesh(3, data=data)
+    many = runs.over_runs(train, mesh)(runs.pad(grid(5), mesh.shape["runs"]), SHARED)
+    assert_same(runs.take(many, slice(5)), runs.stack(alone))
+
+
+# Blocks
+
+
+@pytest.mark.parametrize("size", [2, 4, 6])
+def test_the_same_bits_in_blocks(alone, size):
+    mesh = runs.mesh(2)
+    program = runs.over_runs(train, mesh)
+    blocks = runs.Blocks(mesh, 5, size)
+    shared = runs.put(SHARED, mesh, shared=True)
+    found = blocks.call(program, (blocks.hold(grid(5)),), shared)
+    assert_same(blocks.fetch(found), runs.stack(alone))
+    assert blocks.whole == (size == 6)
+    # Whole, they stay on the devices; cut, they wait on the host.
+    assert all(isinstance(leaf, jax.Array if size == 6 else np.ndarray) for leaf in jax.tree.leaves(found))
+
+
+def test_runs_of_a_device_together_are_the_same_to_rounding(alone):
+    """As a GPU has them: one vectorised program, also where the last of them are fewer."""
+    together = runs.over_runs(train, runs.mesh(1), together=2)(grid(5), SHARED)
+    for mine, theirs in zip(*map(jax.tree.leaves, (together, runs.stack(alone))), strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_put_and_fetch_change_no_number():
+    mesh = runs.mesh(2)
+    assert_same(runs.fetch(runs.put(grid(6), mesh)), grid(6))
+    whole = runs.put(grid(5), mesh, shared=True)
+    assert_same(runs.fetch(whole), grid(5))
+    assert all(leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(whole))
 
 
 @pytest.mark.parametrize(

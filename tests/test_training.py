@@ -12,6 +12,7 @@ import pytest
 from jax import random
 from jax.sharding import NamedSharding, PartitionSpec
 from sklearn.datasets import load_digits
+from test_runs import replica_groups
 
 from vae_jax import data, keys, objectives, runs, training
 from vae_jax.model import ModelSpec
@@ -287,6 +288,83 @@ def test_the_compiled_program_holds_no_collective():
     text = advance_on(8)[0].lower(placed(initial(many), 8), many, SPLITS, np.int32(1)).compile().as_text()
     assert "while" in text
     assert not re.findall(r"all-reduce|all-gather|all-to-all|collective-permute|collective-broadcast|reduce-scatter", text)
+
+
+# The batch of a run over several devices
+
+
+SHARED_KINDS = {
+    "weighted": {},
+    "importance": {"importance_samples": 3},
+    "mmd": {"objective": "mmd", "model": dataclasses.replace(MODEL, prior="mixture", prior_components=3)},
+}
+
+
+def train_on(devices: int, **fields):
+    """Four epochs of two runs, with `devices` devices for each: the compiled program's text, and what it gives."""
+    images = dataclasses.replace(SPEC.images, dynamic=True)
+    # An eps that makes a step smooth in the gradient, as in `step`.
+    spec = dataclasses.replace(SPEC, data_devices=devices, images=images, eps=1e-2, **fields)
+    weights = objectives.Weights(*map(np.float32, (1, 1, 1)), mmd_weight=np.float32(10) if "objective" in fields else None)
+    many = runs.stack([dataclasses.replace(hyperparams(seed), objective=weights) for seed in range(2)])
+    program, mesh = training.make_program(spec), runs.mesh(2, devices)
+    init, advance = runs.over_runs(program.init, mesh), runs.over_runs(program.advance, mesh, mapped=2)
+    many = runs.put(many, mesh)
+    args = (init(many, {}), many, runs.put(SPLITS, mesh, shared=True), np.int32(4))
+    compiled = advance.lower(*args).compile()
+    return compiled.as_text(), runs.fetch(compiled(*args))
+
+
+@pytest.mark.parametrize("kind", SHARED_KINDS)
+def test_devices_that_share_a_batch_find_the_same_to_rounding(kind):
+    """Also with losses that are no mean over images, with parameters of a prior, and with bits drawn for each batch."""
+    (silent, alone), (text, shared) = (train_on(devices, **SHARED_KINDS[kind]) for devices in (1, 4))
+    assert not replica_groups(silent)
+    groups = replica_groups(text)
+    assert groups
+    assert all(group in ({0, 1, 2, 3}, {4, 5, 6, 7}) for group in groups)
+    for mine, theirs in zip(*map(jax.tree.leaves, (shared, alone)), strict=True):
+        # Parameters of size one after eight steps; metrics are about 40 nats.
+        np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.stress
+@pytest.mark.parametrize("devices", [2, 4])
+@pytest.mark.parametrize("kind", ["capacity", "free_bits", "geco", "tc"])
+def test_every_objective_over_several_devices(kind, devices):
+    used = {"beta": 2.0, "capacity": 3.0, "capacity_weight": 5.0, "free_bits": 0.5, "distortion_target": 30.0}
+    fields = {name: np.float32(used[name]) for name in objectives.OBJECTIVES[kind].uses}
+    found = []
+    for count in (1, devices):
+        spec = dataclasses.replace(SPEC, data_devices=count, objective=kind, eps=1e-2)
+        weights = objectives.Weights(np.float32(1), np.float32(1), **fields)
+        one = runs.stack([dataclasses.replace(hyperparams(), objective=weights)])
+        program, mesh = training.make_program(spec), runs.mesh(1, count)
+        state = runs.over_runs(program.init, mesh)(one, {})
+        found.append(runs.fetch(runs.over_runs(program.advance, mesh, mapped=2)(state, one, SPLITS, np.int32(4))))
+    for mine, theirs in zip(*map(jax.tree.leaves, found), strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-5)
+
+
+# Networks in bfloat16
+
+
+def test_bfloat16_is_in_the_networks_alone():
+    """Their products are; parameters, moments and metrics are float32, and the loss is near."""
+    half = training.make_program(dataclasses.replace(SPEC, eps=1e-2, precision="bfloat16")).step
+    jaxpr = str(jax.make_jaxpr(half)(state_of(), hyperparams(), BATCH))
+    products = re.findall(r":(\w+)\[[\d,]*\] = dot_general", jaxpr)
+    assert set(products) == {"bf16"}
+    full, _ = step()(state_of(), hyperparams(), BATCH)
+    state, metrics = jax.jit(half)(state_of(), hyperparams(), BATCH)
+    assert [leaf.dtype for leaf in jax.tree.leaves((state, metrics))] == [
+        leaf.dtype for leaf in jax.tree.leaves((full, metrics))
+    ]
+    assert {leaf.dtype for leaf in jax.tree.leaves((state.params, metrics))} == {np.dtype(np.float32)}
+    exact = step()(state_of(), hyperparams(), BATCH)[1]
+    # Eight bits of mantissa in logits of size one, averaged over 64 pixels and images.
+    np.testing.assert_allclose(metrics.loss, exact.loss, rtol=2e-3)
+    assert metrics.loss != exact.loss
 
 
 def test_a_diverged_run_stands_still():

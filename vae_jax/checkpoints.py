@@ -18,7 +18,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from vae_jax import errors, progress
+from vae_jax import errors, processes, progress
 
 KEEP = 2
 
@@ -50,6 +50,8 @@ def save(directory: pathlib.Path, step: int, state, metadata: dict) -> None:
     # Overwrite: a run that goes on from the checkpoint before a damaged one comes by the damaged one's step again.
     path, signed = directory.absolute() / str(step), metadata | {"digest": digest(tree, metadata)}
     ocp.save(path, tree, custom_metadata=signed, overwrite=True)
+    if not processes.writes():
+        return
     for stale in [*_steps(directory)[KEEP:], *directory.glob("*tmp*")]:
         shutil.rmtree(directory / str(stale))
 

@@ -101,21 +101,21 @@ def evaluate(
     mesh = runs.mesh(min(count, BLOCK))
     size = -(-min(count, BLOCK) // mesh.size) * mesh.size
     images = {split: dataset.images(split) for split in ("train", "test")}
-    batched = {split: jax.device_put(data.batches(x, spec.batch_size)[0]) for split, x in images.items()}
+    batched = runs.put({split: data.batches(x, spec.batch_size)[0] for split, x in images.items()}, mesh, shared=True)
     sizes = {split: len(x) for split, x in images.items()}
     measure = runs.over_runs(functools.partial(_measure, model, spec, sizes), mesh)
     decode = runs.over_runs(functools.partial(_decode, model), mesh)
     for start in range(0, count, BLOCK):
         block = runs.take((variables, sigma, weights, seeds), slice(start, start + BLOCK))
-        padded = runs.pad(block, size)
-        measured = jax.device_get(measure(padded, batched))
+        padded = runs.put(runs.pad(block, size), mesh)
+        measured = runs.fetch(measure(padded, batched))
         each = [runs.take(measured, run) for run in range(len(block[-1]))]
         asked = [
             _queries(model, found, spec, dataset, objective.holds_to_prior(runs.take(block[2], run).beta), int(seed))
             for run, (found, seed) in enumerate(zip(each, block[3], strict=True))
         ]
         flat = [data.batches(np.concatenate(list(queries.values())), spec.batch_size)[0] for queries in asked]
-        decoded = jax.device_get(decode((*padded[:2], runs.pad(runs.stack(flat), size))))
+        decoded = runs.fetch(decode((*padded[:2], runs.put(runs.pad(runs.stack(flat), size), mesh))))
         for run, (found, queries) in enumerate(zip(each, asked, strict=True)):
             bounds = np.cumsum([len(z) for z in queries.values()])
             shown = dict(zip(queries, np.split(np.concatenate(decoded[run]), bounds)[:-1], strict=True))
@@ -305,7 +305,8 @@ def _columns(
     if "axes" in shown:
         row["subspace_distance"] = _subspace_distance(shown["axes"], train["mean"], images["train"])
     also: dict = _bound_columns(train, spec) | {"mse": _mean(train["mse"])}
-    for columns, split in ((row, "test"), (also, "train")):
+    both: list[tuple[dict, str]] = [(row, "test"), (also, "train")]
+    for columns, split in both:
         if likelihoods.LIKELIHOODS[model.likelihood].values == "levels":
             # Only the probability of a discrete value is a number of bits; a density has units.
             columns["bits_per_pixel"] = -columns["elbo"] / (math.prod(model.shape) * math.log(2))

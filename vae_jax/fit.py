@@ -1,13 +1,17 @@
 """Trains many runs of one spec together: the host's loop over chunks, with progress, metrics, checkpoints and resume."""
 
 import dataclasses
+import gc
+import math
 import pathlib
+from collections.abc import Callable
 
 import jax
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from vae_jax import checkpoints, data, results, runs, training
-from vae_jax.progress import Progress
+from vae_jax import checkpoints, data, errors, memory, processes, results, runs, training
+from vae_jax.progress import Progress, say
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +34,8 @@ def fit(
 ) -> tuple[training.TrainState, int]:
     """Train every run to its last epoch, or go on from where a checkpoint says it was.
 
+    Where the devices have no room for all runs they take turns, chunk by chunk: files and numbers are the same.
+
     Args:
       spec: what the runs share.
       hyperparams: with a leading runs axis, NumPy.
@@ -42,22 +48,83 @@ def fit(
 
     Returns:
       The final state of every run (host), and how long the metrics file is.
+
+    Raises:
+      UserError: not even one run for each device fits.
     """
+    most = len(labels)
+    while True:
+        try:
+            return _fit(spec, hyperparams, dataset, plan, labels, directory, metrics, done_before, most)
+        except memory.OutOfMemoryError as error:
+            # Processes that do not know of it would go on with programs of another size.
+            if error.runs == 1 or jax.process_count() > 1:
+                raise errors.UserError(f"out of memory on a device with {error.runs} runs at a time: {error}") from error
+            most = -(-error.runs // 2)
+        # Out of the clause: the exception held the frames, and they the arrays. What was trained since the last
+        # checkpoint is trained again.
+        gc.collect()
+        say(f"out of memory on a device: going on with {most} runs at a time")
+
+
+def check(spec: training.RunSpec, hyperparams: training.Hyperparams, dataset: data.Dataset) -> None:
+    """Refuse what `fit` could not do here, as far as that is known without compiling.
+
+    Raises:
+      UserError: too few devices, or more memory needed than there is for the states of all runs (host) or for the data and
+        the state of one (each device).
+    """
+    if spec.data_devices > jax.device_count():
+        raise errors.UserError(f"train.data_devices={spec.data_devices}: there are {jax.device_count()} devices")
+    if jax.process_count() > 1 and jax.device_count() % spec.data_devices:
+        # A process whose devices were left over could not call the program.
+        raise errors.UserError(
+            f"train.data_devices={spec.data_devices}: should divide the {jax.device_count()} devices of all processes"
+        )
+    state = memory.size(_state_like(spec, hyperparams, dataset))
+    if 2 * state > memory.free():
+        raise errors.UserError(
+            f"{len(hyperparams.seed)} runs need {memory.text(2 * state)} of the host's memory, twice {memory.text(state)} "
+            f"while they are saved, and {memory.text(memory.free())} are free; train fewer runs in one study"
+        )
+    pixels = {name: split.pixels for name, split in dataset.splits.items()}
+    floats = {name: 4 * array.size for name, array in pixels.items()}
+    # Training has bytes and the valid split as floats on every device, evaluation the two others as floats.
+    shared = max(pixels["train"].nbytes + floats.get("valid", 0), floats["train"] + floats["test"])
+    needed, room = shared + state // len(hyperparams.seed), memory.per_device(2 * state)
+    if needed > room:
+        raise _too_large(needed, shared, room)
+
+
+def _too_large(needed: int, shared: int, room: int) -> errors.UserError:
+    return errors.UserError(
+        f"one run needs {memory.text(needed)} on its device, {memory.text(shared)} of it for the data, and there are "
+        f"{memory.text(room)}; make the model, train.batch_size or the data smaller, or use fewer devices"
+    )
+
+
+def _fit(spec, hyperparams, dataset, plan, labels, directory, metrics, done_before, most) -> tuple[training.TrainState, int]:
+    """See `fit`; at most `most` runs are on the devices at a time."""
     count = len(labels)
     program = training.make_program(spec)
-    mesh = runs.mesh(count)
-    hyperparams = runs.pad(hyperparams, mesh.size)
-    saved = load(spec, runs.take(hyperparams, slice(count)), dataset, directory)
+    mesh = runs.mesh(most, spec.data_devices)
+    saved = load(spec, hyperparams, dataset, directory)
     epoch, size = (saved.step, saved.metadata["metrics_bytes"]) if saved else (0, done_before)
     if saved and epoch == spec.epochs:
         return saved.state, size
-    results.truncate(metrics, size)
-    init = runs.over_runs(program.init, mesh)
-    state = runs.pad(saved.state, mesh.size) if saved else init(hyperparams, dataset.statistics(spec.model.normalize))
-    advance = runs.over_runs(program.advance, mesh, mapped=2, donate=True)
-    splits = jax.device_put({"train": dataset.splits["train"].pixels})
+    if processes.writes():
+        results.truncate(metrics, size)
+    splits = {"train": dataset.splits["train"].pixels}
     if "valid" in dataset.splits:
-        splits["valid"] = jax.device_put(dataset.images("valid"))
+        splits["valid"] = dataset.images("valid")
+    statistics, splits = runs.put((dataset.statistics(spec.model.normalize), splits), mesh, shared=True)
+    state = _state_like(spec, hyperparams, dataset)
+    room = memory.per_device(2 * memory.size(state))  # the host holds all states twice while it saves them
+    blocks, advance = _blocks(program.advance, mesh, most, count, (state, hyperparams), splits, room)
+    hyperparams = blocks.hold(hyperparams)
+    init = runs.over_runs(program.init, mesh)
+    with memory.watched(min(blocks.size, count)):
+        state = blocks.hold(saved.state) if saved else blocks.call(init, (hyperparams,), statistics)
 
     name = ", ".join(dict.fromkeys(str(row["name"]) for row in labels))
     per_epoch = spec.steps_per_epoch * count
@@ -66,12 +133,15 @@ def fit(
     last_save = epoch
     while epoch < spec.epochs:
         length = min(plan.chunk_epochs, spec.epochs - epoch)
-        state, chunk = advance(state, hyperparams, splits, np.int32(length))
+        with memory.watched(min(blocks.size, count)):
+            state, chunk = blocks.call(advance, (state, hyperparams), splits, np.int32(length))
+            chunk = blocks.fetch(chunk)  # waits: what fails on a device fails here
         epoch += length
-        size = results.append_jsonl(metrics, _lines(labels, epoch, epoch * spec.steps_per_epoch, jax.device_get(chunk)))
+        if processes.writes():
+            size = results.append_jsonl(metrics, _lines(labels, epoch, epoch * spec.steps_per_epoch, chunk))
         due = plan.checkpoint_every and epoch - last_save >= plan.checkpoint_every
         if due or epoch == spec.epochs:
-            host = runs.take(jax.device_get(state), slice(count))
+            host = blocks.fetch(state)
             checkpoints.save(directory, epoch, host, {"metrics_bytes": size})
             last_save = epoch
         progress.update(epoch * per_epoch)
@@ -79,13 +149,42 @@ def fit(
     return host, size
 
 
+def _blocks(
+    advance: Callable, mesh: Mesh, most: int, count: int, trees: tuple, splits: dict, room: int
+) -> tuple[runs.Blocks, Callable]:
+    """As many runs at a time, of at most `most`, as fit into `room` bytes on each device, and `advance` of so many."""
+    lanes, shared = mesh.shape["runs"], memory.size(splits)
+    sharding = NamedSharding(mesh, PartitionSpec("runs"))
+    each = math.ceil(most / lanes)
+    while True:
+        shapes = jax.tree.map(
+            lambda leaf, each=each: jax.ShapeDtypeStruct((each * lanes, *leaf.shape[1:]), leaf.dtype, sharding=sharding),
+            trees,
+        )
+        # A GPU is filled by many runs in one vectorised program; a CPU's core is full with one.
+        together = None if jax.default_backend() == "cpu" else each
+        mapped = runs.over_runs(advance, mesh, mapped=2, donate=True, together=together)
+        compiled = mapped.lower(*shapes, splits, np.int32(1)).compile()
+        needed = memory.needed(compiled)
+        if needed <= room:
+            return runs.Blocks(mesh, count, each * lanes), compiled
+        if each == 1:
+            raise _too_large(needed, shared, room)
+        # As if all but the data grew with the runs, which is true or asks for too few.
+        each = max(1, min(each - 1, int(each * (room - shared) / (needed - shared))))
+
+
 def load(
     spec: training.RunSpec, hyperparams: training.Hyperparams, dataset: data.Dataset, directory: pathlib.Path
 ) -> checkpoints.Checkpoint | None:
     """The newest whole checkpoint of these runs, or None where none was saved."""
+    return checkpoints.load_latest(directory, _state_like(spec, hyperparams, dataset))
+
+
+def _state_like(spec: training.RunSpec, hyperparams: training.Hyperparams, dataset: data.Dataset) -> training.TrainState:
+    """The shapes of the state of these runs."""
     init = jax.vmap(training.make_program(spec).init, (0, None))
-    like = jax.eval_shape(init, hyperparams, dataset.statistics(spec.model.normalize))
-    return checkpoints.load_latest(directory, like)
+    return jax.eval_shape(init, hyperparams, dataset.statistics(spec.model.normalize))
 
 
 def _lines(labels: list[results.Row], epoch: int, step: int, chunk: dict[str, training.Metrics]) -> list[results.Row]:

@@ -26,6 +26,7 @@ CHOICES = {
     "model.normalize": model.NORMALIZE,
     "objective.kind": objectives.OBJECTIVES,
     "optimizer.schedule": training.DECAYS,
+    "train.precision": training.PRECISIONS,
 }
 # Smallest and largest value of each number, both allowed.
 POSITIVE = math.ulp(0.0)
@@ -51,6 +52,7 @@ RANGES = {
     "optimizer.cooling": (0, 1),
     "train.epochs": (1, 10**7),
     "train.batch_size": (0, 10**7),
+    "train.data_devices": (1, 10**5),
     "train.chunk_epochs": (1, 10**7),
     "train.checkpoint_every": (0, 10**7),
     "eval.samples": (1, 10**7),
@@ -351,6 +353,8 @@ def specify(run: Run, dataset: data.Dataset) -> tuple[training.RunSpec, training
         train_size=len(train),
         importance_samples=config["objective.importance_samples"],
         batch_size=config["train.batch_size"] or len(train),
+        data_devices=config["train.data_devices"],
+        precision=config["train.precision"],
         epochs=config["train.epochs"],
         objective=config["objective.kind"],
         schedules=tuple((weight, name) for weight, (name, _) in schedules(config).items()),
@@ -369,6 +373,13 @@ def _check_against(config: Flat, shape: tuple[int, ...], dataset: data.Dataset, 
     if config["train.batch_size"] > len(train):
         raise errors.UserError(
             f"train.batch_size={config['train.batch_size']}: should be at most {len(train)}, the number of training images"
+        )
+    batch, devices = config["train.batch_size"] or len(train), config["train.data_devices"]
+    if batch % devices:
+        raise errors.UserError(f"train.data_devices={devices}: should divide the batch of {batch} images")
+    if devices > 1 and kind == "optimal":
+        raise errors.UserError(
+            f"train.data_devices={devices}: should be 1 with model.sigma=optimal, which is of the whole batch"
         )
     _check_values(config["model.likelihood"], dataset)
     if "conv" in (config["model.encoder"], config["model.decoder"]):

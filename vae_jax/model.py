@@ -5,8 +5,12 @@ vae.decode(vae.encode(x).mean).mean  # the reconstruction of x
 """
 
 import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from flax import struct
 from jax import random
@@ -50,10 +54,13 @@ class Posterior:
 
 
 def reparameterize(
-    key: Key[Array, ""], posterior: Posterior, noise_scale: float | Float[Array, ""] = 1.0
+    key: Key[Array, ""],
+    posterior: Posterior,
+    noise_scale: float | Float[Array, ""] = 1.0,
+    draw: Callable = random.normal,
 ) -> Float[Array, "batch latents"]:
-    """z = mean + noise_scale * std * eps with eps ~ N(0, I), differentiable in mean and log_var."""
-    eps = random.normal(key, posterior.mean.shape, posterior.mean.dtype)
+    """z = mean + noise_scale * std * eps with eps ~ N(0, I) from draw(key, shape, dtype); differentiable in mean and std."""
+    eps = draw(key, posterior.mean.shape, posterior.mean.dtype)
     return posterior.mean + noise_scale * posterior.std * eps
 
 
@@ -85,12 +92,17 @@ SIGMAS = ("learned", "per_pixel", "optimal")
 # What the networks see, and undo: pixels as they are, less their mean, also in units of their std, or on principal axes in
 # units of theirs. All are affine: a linear network stays linear, its models are the same, only Adam's path is shorter.
 NORMALIZE = ("none", "center", "standardize", "whiten")
+NETWORKS = ("encoder", "decoder")  # the parts of `VAE` that may compute in another dtype
 
 
 class VAE(nn.Module):
-    """Deterministic network of a `ModelSpec`; bound to its parameters, `encode`, `decode` and `prior` can be called."""
+    """Deterministic network of a `ModelSpec`; bound to its parameters, `encode`, `decode` and `prior` can be called.
+
+    With a `dtype`, encoder and decoder compute in it, with parameters bound in it (see `cast`); all else is as given.
+    """
 
     spec: ModelSpec
+    dtype: Any = None
 
     def setup(self) -> None:
         spec = self.spec
@@ -102,6 +114,19 @@ class VAE(nn.Module):
         if spec.sigma == "learned":
             self.raw_log_sigma = self.param("raw_log_sigma", nn.initializers.zeros_init(), ())
 
+    @nn.nowrap
+    def cast(self, params: dict) -> dict:
+        """`params` with those of the two networks in `dtype`."""
+        if self.dtype is None:
+            return params
+        return params | {name: jax.tree.map(lambda leaf: leaf.astype(self.dtype), params[name]) for name in NETWORKS}
+
+    def _through(self, network: nn.Module, x: Float[Array, "batch *shape"]):
+        """network(x), computed in `dtype`."""
+        if self.dtype is None:
+            return network(x)
+        return jax.tree.map(lambda output: output.astype(x.dtype), network(x.astype(self.dtype)))
+
     def encode(self, x: Float[Array, "batch *pixels"]) -> Posterior:
         """q(z | x) for images in [0, 1] (or any vectors)."""
         if self.spec.normalize != "none":
@@ -110,7 +135,7 @@ class VAE(nn.Module):
             x = x / self._statistic("std")[None]
         if self.spec.normalize == "whiten":
             x = (x.reshape(len(x), -1) @ self._statistic("whiten")).reshape(x.shape)
-        return Posterior(*self.encoder(x))
+        return Posterior(*self._through(self.encoder, x))
 
     def _statistic(self, name: str) -> Float[Array, "..."]:
         """Of the training data (`data.Dataset.statistics`); constant, and in the state so that it is saved with it."""
@@ -133,7 +158,7 @@ class VAE(nn.Module):
 
     def decode(self, z: Float[Array, "batch latents"], sigma: float | Float[Array, ""] = 1.0) -> likelihoods.Likelihood:
         """p(x | z); `sigma` is used where the spec says "fixed" or "optimal"."""
-        output, family = self.decoder(z), likelihoods.LIKELIHOODS[self.spec.likelihood]
+        output, family = self._through(self.decoder, z), likelihoods.LIKELIHOODS[self.spec.likelihood]
         if self.spec.sigma == "per_pixel":
             output, raw = jnp.split(output, 2, axis=-1)
             log_sigma = self._from_raw(raw)
@@ -157,7 +182,7 @@ class VAE(nn.Module):
 
     def prior(self) -> priors.Prior:
         """p(z)."""
-        return self.prior_network(self.encoder)
+        return self.prior_network(functools.partial(self._through, self.encoder))
 
     def __call__(self, x: Float[Array, "batch *pixels"]) -> likelihoods.Likelihood:
         """One pass through both networks: what `init` needs to make every parameter."""

@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import struct
+from jax import lax, random
 from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, Key
 
@@ -44,7 +45,7 @@ class Terms:
     """Per-example terms of one batch, in nats."""
 
     distortion: Float[Array, " batch"]  # mean over the draws, where there are several
-    rate_per_latent: Float[Array, "batch latents"]  # [batch, 1] where the prior does not take the latents apart
+    rate_per_latent: Float[Array, "batch latents_or_1"]  # [batch, 1] where the prior does not take the latents apart
     posterior: Posterior
     z: Float[Array, "batch latents"]  # the draw; the first, where there are several
     log_weights: Float[Array, "samples batch"] | None = None  # log p(x, z) - log q(z | x), where there are several
@@ -52,6 +53,14 @@ class Terms:
     @property
     def rate(self) -> Float[Array, " batch"]:
         return jnp.sum(self.rate_per_latent, axis=-1)
+
+    def gathered(self, axis_name: str) -> "Terms":
+        """The terms of the whole batch, of which each device along a mesh's axis has the rows of one part."""
+        rows = dataclasses.replace(self, log_weights=None)
+        rows = jax.tree.map(lambda leaf: lax.all_gather(leaf, axis_name, tiled=True), rows)
+        if self.log_weights is None:
+            return rows
+        return dataclasses.replace(rows, log_weights=lax.all_gather(self.log_weights, axis_name, axis=1, tiled=True))
 
 
 def terms(
@@ -61,6 +70,7 @@ def terms(
     noise_scale: Number,
     sigma: Number,
     samples: int = 1,
+    draw: Callable = random.normal,
 ) -> Terms:
     """Encode, draw z per image (once, or `samples` times for the importance-weighted bound), decode; `vae` is bound.
 
@@ -70,11 +80,11 @@ def terms(
     posterior = vae.encode(x)
     prior = vae.prior()
     if samples == 1:
-        z = reparameterize(key, posterior, noise_scale)
+        z = reparameterize(key, posterior, noise_scale, draw)
         return Terms(-vae.log_likelihood(x, z, sigma), posterior.rate_per_latent(prior, z), posterior, z)
     # All draws through the decoder in one batch [samples * batch].
     many, images = (jax.tree.map(lambda leaf: jnp.tile(leaf, (samples, *(1,) * (leaf.ndim - 1))), t) for t in (posterior, x))
-    z = reparameterize(key, many, noise_scale)
+    z = reparameterize(key, many, noise_scale, draw)
     log_likelihood = vae.log_likelihood(images, z, sigma)
     log_weights = (log_likelihood + prior.log_prob(z) - many.log_prob(z)).reshape(samples, -1)
     first = z[: len(x)]
@@ -132,7 +142,7 @@ def geco(terms: Terms, weights: Weights, context: Context) -> Loss:
     constraint = jnp.mean(terms.distortion) - weights.distortion_target
     log_multiplier, average = context.carried["log_multiplier"], context.carried["constraint"]
     loss = jnp.mean(terms.rate) + jnp.exp(log_multiplier) * constraint
-    average = AVERAGING * average + (1 - AVERAGING) * jax.lax.stop_gradient(constraint)
+    average = AVERAGING * average + (1 - AVERAGING) * lax.stop_gradient(constraint)
     # Relative, so that images of any size take as long; a latch of one nat where the target is near 0.
     pace = average / (PATIENCE * jnp.maximum(0.1 * jnp.abs(weights.distortion_target), 1.0))
     return loss, {"log_multiplier": log_multiplier + jnp.clip(pace, -0.05, 0.05), "constraint": average}

@@ -3,6 +3,8 @@
 import sys
 import time
 
+speaks = True  # of the several processes of one study, one does
+
 
 class Progress:
     """Counts units of work (`total` of them, named `unit`) and says how fast they go.
@@ -14,7 +16,7 @@ class Progress:
     def __init__(self, label: str, total: int, unit: str):
         self.label, self.total, self.unit = label, total, unit
         self.start, self.done, self.first = time.monotonic(), 0, 0
-        self.live = sys.stderr.isatty()
+        self.live = speaks and sys.stderr.isatty()
 
     def update(self, done: int) -> None:
         """`done` of `total` units are done."""
@@ -41,4 +43,5 @@ class Progress:
 
 def say(line: str, clear: bool = False) -> None:
     """One plain line on standard error."""
-    print(("\r\033[K" if clear else "") + line, file=sys.stderr, flush=True)
+    if speaks:
+        print(("\r\033[K" if clear else "") + line, file=sys.stderr, flush=True)

@@ -3,6 +3,7 @@
 rows = study.run(config, "runs/vae")
 """
 
+import contextlib
 import dataclasses
 import functools
 import importlib.metadata
@@ -13,14 +14,14 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import ml_collections
 
 import vae_jax
-from vae_jax import data, errors, evaluation, fit, grid, results, runs, training
+from vae_jax import data, errors, evaluation, fit, grid, processes, results, runs, training
 from vae_jax.progress import Progress, say
 
 Config = ml_collections.ConfigDict | Mapping
@@ -91,17 +92,33 @@ def run(
 def execute(study: Study, workdir: pathlib.Path) -> list[results.Row]:
     """Train and evaluate what `workdir` does not hold yet."""
     described = _description(study)
+    processes.agree(json.dumps(described), "config, version or device")
     if (workdir / "config.json").exists():
         _same(described, results.read_json(workdir / "config.json"), workdir)
-    workdir.mkdir(parents=True, exist_ok=True)
-    with results.locked(workdir):
-        if not (workdir / "config.json").exists():
+    done = (workdir / "results.csv").exists()
+    if not done:
+        for group in study.groups:
+            fit.check(group.spec, group.hyperparams, group.dataset)
+    with _held(workdir):
+        if processes.writes() and not (workdir / "config.json").exists():
             results.write_json(workdir / "config.json", described)
-        if (workdir / "results.csv").exists():
+        if done:
             say(f"{workdir}: all {len(study.runs)} runs are done")
             return results.read_csv(workdir / "results.csv")
         states = _train(study, workdir)
         return _evaluate(study, states, workdir)
+
+
+@contextlib.contextmanager
+def _held(workdir: pathlib.Path) -> Iterator[None]:
+    """The directory, made and locked by the process that writes, until all have come to the end."""
+    with contextlib.ExitStack() as stack:
+        if processes.writes():
+            workdir.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(results.locked(workdir))
+        processes.wait("locked")
+        yield
+        processes.wait("done")
 
 
 def evaluate(workdir: str | os.PathLike) -> list[results.Row]:
@@ -112,7 +129,7 @@ def evaluate(workdir: str | os.PathLike) -> list[results.Row]:
     """
     workdir = pathlib.Path(workdir)
     study = read(workdir)
-    with results.locked(workdir):
+    with _held(workdir):
         return _evaluate(study, [_saved_state(study, index, workdir) for index in range(len(study.groups))], workdir)
 
 
@@ -222,12 +239,15 @@ def _evaluate(study: Study, states: list[training.TrainState], workdir: pathlib.
         )
         for number, (metrics, arrays) in zip(group.numbers, evaluated, strict=True):
             rows[number] = _label(study, number) | study.runs[number].settings | metrics
-            results.write_arrays(results.arrays_path(workdir, number), arrays)
+            if processes.writes():
+                results.write_arrays(results.arrays_path(workdir, number), arrays)
             progress.update(len(rows))
     progress.finish()
     table = [rows[number] for number in sorted(rows)]
     table += _baseline_rows(study, len(table))
-    results.write_csv(workdir / "results.csv", table)
+    if processes.writes():
+        results.write_csv(workdir / "results.csv", table)
+    processes.wait("written")
     _log(workdir, {"event": "evaluated", "runs": len(rows), "seconds": time.time() - start})
     return results.read_csv(workdir / "results.csv")
 
@@ -271,4 +291,5 @@ def _checkpoint_directory(workdir: pathlib.Path, group: int) -> pathlib.Path:
 def _log(workdir: pathlib.Path, event: results.Row) -> None:
     """A line of `log.jsonl`: the only file that knows the clock and the host."""
     described = {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "host": platform.node(), "command": " ".join(sys.argv[:1])}
-    results.append_jsonl(workdir / "log.jsonl", [described | event])
+    if processes.writes():
+        results.append_jsonl(workdir / "log.jsonl", [described | event])

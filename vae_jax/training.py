@@ -32,6 +32,10 @@ DECAYS = {
 COLDEST = 1e-3  # of the data's scale: the least sigma at the end of cooling
 
 
+# What the networks compute in while training; parameters, moments, and all from their outputs on, are float32 anyway.
+PRECISIONS = {"float32": None, "bfloat16": jnp.bfloat16}
+
+
 @dataclasses.dataclass(frozen=True)
 class RunSpec:
     """Everything that shapes the program of a run: runs with equal specs share one compiled program."""
@@ -49,6 +53,8 @@ class RunSpec:
     objective: str = "weighted"
     schedules: tuple[tuple[str, str], ...] = ()  # of the weights that have one: (weight, schedule)
     cooling: float = 0.0  # part of the steps over which sigma is held above a bound that falls
+    data_devices: int = 1  # that share the batch of a run
+    precision: str = "float32"  # of the networks
 
     @property
     def steps_per_epoch(self) -> int:
@@ -98,6 +104,39 @@ class Metrics:
     mean_std: Leaf
 
 
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """The part of a batch that one of `devices` devices along the mesh's axis "data" has: `count` rows.
+
+    Each device differentiates the loss of the whole batch by way of its own rows; the mean of what they find is the
+    gradient, because each of the `devices` equal losses hands its share back to every row.
+    """
+
+    devices: int = 1
+    count: int = 0  # used where there are several devices
+
+    def share(self, x: Float[Array, "batch *shape"]) -> Float[Array, "rows *shape"]:
+        """This device's rows of a batch."""
+        if self.devices == 1:
+            return x
+        return lax.dynamic_slice_in_dim(x, lax.axis_index("data") * self.count, self.count)
+
+    def draw(self, key, shape: tuple[int, ...], dtype) -> Array:
+        """`random.normal` for these rows, or for several draws of each one after another, as one device alone draws it."""
+        if self.devices == 1:
+            return random.normal(key, shape, dtype)
+        whole = random.normal(key, (shape[0] // self.count, self.devices, self.count, *shape[1:]), dtype)
+        return whole[:, lax.axis_index("data")].reshape(shape)
+
+    def gather(self, terms: objectives.Terms) -> objectives.Terms:
+        """The terms of the whole batch."""
+        return terms if self.devices == 1 else terms.gathered("data")
+
+    def mean(self, grads):
+        """Of the gradients of the devices: the gradient."""
+        return grads if self.devices == 1 else lax.pmean(grads, "data")
+
+
 class Program(NamedTuple):
     """The three functions of one run.
 
@@ -114,22 +153,24 @@ class Program(NamedTuple):
 
 def make_program(spec: RunSpec) -> Program:
     """The program of every run with this spec."""
-    vae, objective = VAE(spec.model), objectives.OBJECTIVES[spec.objective]
+    vae, objective = VAE(spec.model, PRECISIONS[spec.precision]), objectives.OBJECTIVES[spec.objective]
     adam = optax.scale_by_adam(b1=spec.b1, b2=spec.b2, eps=spec.eps)
+    rows = Rows(spec.data_devices, spec.batch_size // spec.data_devices)
     total_steps = spec.epochs * spec.steps_per_epoch
 
     def init(hyperparams: Hyperparams, statistics: dict) -> TrainState:
         key, x = keys.stream(hyperparams.seed, keys.Stream.INIT), jnp.zeros((1, *spec.model.shape))
-        _, variables = vae.apply({"statistics": statistics}, x, rngs={"params": key}, mutable=["params"])
+        _, variables = VAE(spec.model).apply({"statistics": statistics}, x, rngs={"params": key}, mutable=["params"])
         params, zero = variables["params"], jnp.zeros((), jnp.int32)
         carried = jax.tree.map(jnp.float32, objective.carried)
         return TrainState(zero, params, statistics, adam.init(params), diverged_at=zero - 1, carried=carried)
 
-    def loss_and_terms(params, state: TrainState, hyperparams: Hyperparams, x, key):
-        bound = vae.bind({"params": params, "statistics": state.statistics | _cooled(spec, state)})
+    def loss_and_terms(params, state: TrainState, hyperparams: Hyperparams, x, key, rows=Rows()):
+        bound = vae.bind({"params": vae.cast(params), "statistics": state.statistics | _cooled(spec, state)})
         epoch = state.step.astype(jnp.float32) / spec.steps_per_epoch
         weights = objectives.scheduled(hyperparams.objective, spec.schedules, hyperparams.schedule_epochs, epoch)
-        terms = objectives.terms(bound, x, key, weights.noise_scale, hyperparams.sigma, spec.importance_samples)
+        drawn = (key, weights.noise_scale, hyperparams.sigma, spec.importance_samples, rows.draw)
+        terms = rows.gather(objectives.terms(bound, rows.share(x), *drawn))
         prior_key = keys.at(keys.stream(hyperparams.seed, keys.Stream.PRIOR), state.step)
         context = objectives.Context(bound.prior(), prior_key, spec.train_size, state.carried)
         loss, carried = objective.loss(terms, weights, context)
@@ -138,7 +179,8 @@ def make_program(spec: RunSpec) -> Program:
     def step(state: TrainState, hyperparams: Hyperparams, x: Float[Array, "batch *shape"]):
         key = keys.at(keys.stream(hyperparams.seed, keys.Stream.NOISE), state.step)
         loss_of = jax.value_and_grad(loss_and_terms, has_aux=True)
-        (loss, (terms, carried)), grads = loss_of(state.params, state, hyperparams, x, key)
+        (loss, (terms, carried)), grads = loss_of(state.params, state, hyperparams, x, key, rows)
+        grads = rows.mean(grads)
         # optax multiplies its integer count by floats: the one place that needs the standard promotion.
         with jax.numpy_dtype_promotion("standard"):
             updates, opt_state = adam.update(grads, state.opt_state, state.params)

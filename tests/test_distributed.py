@@ -1,0 +1,159 @@
+"""A study in two processes leaves what it leaves in one, bit for bit; where one of them fails, the other ends too."""
+
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+
+import pytest
+from test_study import assert_same_numbers, compiled_once, compiled_quickly, tiny, with_settings  # noqa: F401
+
+from experiments import command_line
+from vae_jax import processes, results, study
+
+ROOT = pathlib.Path(__file__).parents[1]
+SWEEPS = (("seed", ("0", "1", "2")),)  # three runs for four devices
+SECONDS = 100  # for processes that should end by themselves
+
+# The command line of the experiments around a study in {workdir}; `early` runs when the processes have found each other.
+MAIN = """
+import sys
+from experiments import command_line
+workdir, early, epochs = (sys.argv.pop(1) for _ in range(3))
+def main():
+    import jax
+    from test_study import tiny
+    from vae_jax import errors, study
+    exec(early)
+    study.run(tiny(train__epochs=eval(epochs)), workdir, None, (("seed", ("0", "1", "2")),))
+command_line.run(main)
+"""
+
+# Process 1 finds that it cannot do what process 0 is about to do with it.
+FAIL = """
+from vae_jax import fit
+def fail(*_):
+    from vae_jax import errors
+    raise errors.UserError("no more")
+if jax.process_index() == 1:
+    fit.check = fail
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        return bound.getsockname()[1]
+
+
+def two_processes(workdir: pathlib.Path, cache: pathlib.Path, early: str = "", epochs: str = "4") -> list[tuple[int, str]]:
+    """Exit code and standard error of two processes with two devices each."""
+    environment = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
+    environment |= {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    flags = [f"--coordinator=127.0.0.1:{free_port()}", "--processes=2", "--cpu_devices=2", f"--compilation_cache={cache}"]
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", MAIN, str(workdir), early, epochs, *flags, f"--process={number}"],
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(2)
+    ]
+    try:
+        return [(process.returncode, err) for process in started for _, err in [process.communicate(timeout=SECONDS)]]
+    finally:
+        for process in started:
+            process.kill()
+
+
+@pytest.fixture(scope="module")
+def single(tmp_path_factory):
+    """The study in this process alone, on its eight devices."""
+    workdir = tmp_path_factory.mktemp("distributed") / "one"
+    settings = with_settings(jax_disable_most_optimizations=True)
+    next(settings)
+    study.run(tiny(), workdir, None, SWEEPS)
+    next(settings, None)
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def double(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("distributed") / "two"
+    return workdir, two_processes(workdir, workdir.parent / "cache")
+
+
+def test_the_same_bits_in_two_processes_as_in_one(single, double):
+    workdir, ended = double
+    assert [code for code, _ in ended] == [0, 0], ended
+    assert_same_numbers(workdir, single)
+
+
+def test_one_process_speaks_and_writes(double):
+    workdir, ((_, first), (_, second)) = double
+    assert first.splitlines()[0].startswith("vae (3 runs): 120 steps in ")
+    assert second == ""
+    events = [line["event"] for line in results.read_jsonl(workdir / "log.jsonl")]
+    assert events == ["trained", "evaluated"]
+
+
+@pytest.mark.usefixtures("compiled_quickly")
+def test_one_process_reads_the_checkpoints_of_two(single, double):
+    """Their digests are whole, and their states those of the single process."""
+    (double[0] / "results.csv").unlink()
+    study.evaluate(double[0])
+    assert_same_numbers(double[0], single)
+
+
+@pytest.mark.parametrize(
+    ("early", "epochs", "lines"),
+    [
+        (FAIL, "4", ("lost another process", "no more")),
+        ("", "4 + jax.process_index()", ("--process=1 has another config", "--process=1 has another config")),
+    ],
+    ids=["one fails", "other flags"],
+)
+def test_no_process_waits_for_one_that_will_not_come(tmp_path, early, epochs, lines):
+    ended = two_processes(tmp_path / "workdir", tmp_path, early, epochs)
+    for (code, err), line in zip(ended, lines, strict=True):
+        assert code == 2
+        assert err.splitlines()[-1].startswith(f"error: {line}")
+    assert not (tmp_path / "workdir").exists()
+
+
+@pytest.mark.stress
+def test_a_killed_process_is_noticed(tmp_path):
+    kill = "import os, threading; jax.process_index() and threading.Timer(8, os.abort).start()"
+    (code, err), (killed, _) = two_processes(tmp_path / "workdir", tmp_path, kill, "100000")
+    assert killed != 0
+    assert code == 2, err
+
+
+@pytest.mark.parametrize(
+    ("environment", "announced"),
+    [
+        ({}, False),
+        ({"SLURM_NTASKS": "4", "SLURM_PROCID": "0"}, False),  # inside an allocation, without srun
+        ({"SLURM_NTASKS": "4", "SLURM_STEP_NUM_TASKS": "1"}, False),
+        ({"SLURM_STEP_NUM_TASKS": "4"}, True),
+        ({"OMPI_COMM_WORLD_SIZE": "1"}, False),
+        ({"OMPI_COMM_WORLD_SIZE": "2"}, True),
+        ({"TPU_WORKER_HOSTNAMES": "localhost"}, False),
+        ({"TPU_WORKER_HOSTNAMES": "a,b"}, True),
+        ({"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, False),  # any pod
+        ({"KUBERNETES_SERVICE_HOST": "10.0.0.1", "JOB_COMPLETION_INDEX": "0"}, True),
+    ],
+)
+def test_a_plain_machine_waits_for_nobody(environment, announced):
+    assert command_line._announced(environment) == announced
+
+
+def test_a_single_process_agrees_with_itself():
+    assert processes.writes()
+    assert processes.least(7) == 7
+    processes.agree("anything", "config")
+    processes.wait("nothing")
