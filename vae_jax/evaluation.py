@@ -304,14 +304,14 @@ def _columns(
             row |= columns if is_random else dict.fromkeys(columns)
     if "axes" in shown:
         row["subspace_distance"] = _subspace_distance(shown["axes"], train["mean"], images["train"])
-    also: dict = _bound_columns(train, spec) | {"mse": _mean(train["mse"])}
-    both: list[tuple[dict, str]] = [(row, "test"), (also, "train")]
-    for columns, split in both:
+    also = _bound_columns(train, spec) | {"mse": _mean(train["mse"])}
+    of_split: dict
+    for of_split, split in ((row, "test"), (also, "train")):
         if likelihoods.LIKELIHOODS[model.likelihood].values == "levels":
             # Only the probability of a discrete value is a number of bits; a density has units.
-            columns["bits_per_pixel"] = -columns["elbo"] / (math.prod(model.shape) * math.log(2))
+            of_split["bits_per_pixel"] = -of_split["elbo"] / (math.prod(model.shape) * math.log(2))
         if "calibration" in found:
-            columns |= calibration.columns(found["calibration"][split])
+            of_split |= calibration.columns(found["calibration"][split])
     row |= {f"train_{name}": value for name, value in also.items()}
     if model.prior == "normal" and is_random:
         second = np.square(train["mean"], dtype=float) + np.exp(train["log_var"], dtype=float)

@@ -24,9 +24,14 @@ SIGMA_FLOOR = 1e-3
 Images = Float[Array, "batch *pixels"]
 
 
+def flat(values: Images) -> Float[Array, "batch n"]:
+    """One axis of pixels. XLA's CPU backend takes three times as long over [28, 28, 1] as over [784]."""
+    return values.reshape(len(values), -1)
+
+
 def sum_pixels(values: Images) -> Float[Array, " batch"]:
     """Sum over everything but the batch."""
-    return jnp.sum(values, axis=tuple(range(1, values.ndim)))
+    return jnp.sum(flat(values), axis=1)
 
 
 class Likelihood:
@@ -61,7 +66,7 @@ class Bernoulli(Likelihood):
 
     def log_prob(self, x: Images) -> Float[Array, " batch"]:
         """x log p + (1 - x) log(1 - p), in nats, from the logits: finite, with finite gradients, at any logit."""
-        return sum_pixels(x * self.logits - jax.nn.softplus(self.logits))
+        return sum_pixels(flat(x) * flat(self.logits) - jax.nn.softplus(flat(self.logits)))
 
     @property
     def mean(self) -> Images:

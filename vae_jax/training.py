@@ -154,7 +154,6 @@ class Program(NamedTuple):
 def make_program(spec: RunSpec) -> Program:
     """The program of every run with this spec."""
     vae, objective = VAE(spec.model, PRECISIONS[spec.precision]), objectives.OBJECTIVES[spec.objective]
-    adam = optax.scale_by_adam(b1=spec.b1, b2=spec.b2, eps=spec.eps)
     rows = Rows(spec.data_devices, spec.batch_size // spec.data_devices)
     total_steps = spec.epochs * spec.steps_per_epoch
 
@@ -163,7 +162,8 @@ def make_program(spec: RunSpec) -> Program:
         _, variables = VAE(spec.model).apply({"statistics": statistics}, x, rngs={"params": key}, mutable=["params"])
         params, zero = variables["params"], jnp.zeros((), jnp.int32)
         carried = jax.tree.map(jnp.float32, objective.carried)
-        return TrainState(zero, params, statistics, adam.init(params), diverged_at=zero - 1, carried=carried)
+        moments = optax.scale_by_adam().init(params)
+        return TrainState(zero, params, statistics, moments, diverged_at=zero - 1, carried=carried)
 
     def loss_and_terms(params, state: TrainState, hyperparams: Hyperparams, x, key, rows=Rows()):
         bound = vae.bind({"params": vae.cast(params), "statistics": state.statistics | _cooled(spec, state)})
@@ -181,15 +181,13 @@ def make_program(spec: RunSpec) -> Program:
         loss_of = jax.value_and_grad(loss_and_terms, has_aux=True)
         (loss, (terms, carried)), grads = loss_of(state.params, state, hyperparams, x, key, rows)
         grads = rows.mean(grads)
-        # optax multiplies its integer count by floats: the one place that needs the standard promotion.
-        with jax.numpy_dtype_promotion("standard"):
-            updates, opt_state = adam.update(grads, state.opt_state, state.params)
+        alive = _is_finite(loss, grads) & (state.diverged_at < 0)
         progress = state.step.astype(jnp.float32) / total_steps
         rate = hyperparams.learning_rate * DECAYS[spec.schedule](progress)
-        params = jax.tree.map(lambda param, update: param - rate * update, state.params, updates)
-        finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads, squared=True))
+        direction, opt_state = _adam(spec, grads, state.opt_state, alive)
+        params = jax.tree.map(lambda param, each: param - rate * each, state.params, direction)
         moved = TrainState(state.step + 1, params, state.statistics, opt_state, state.diverged_at, carried)
-        return _freeze(finite, state, moved), _means(loss, terms, hyperparams)
+        return _freeze(alive, state, moved), _means(loss, terms, hyperparams)
 
     def epoch(state: TrainState, hyperparams: Hyperparams, pixels: Num[Array, "n *shape"]):
         number = state.step // spec.steps_per_epoch
@@ -247,9 +245,37 @@ def _means(loss: Float[Array, ""], terms: objectives.Terms, hyperparams: Hyperpa
     return Metrics(loss, jnp.mean(terms.distortion), rate, noise_scale * jnp.mean(terms.posterior.std))
 
 
-def _freeze(finite: Bool[Array, ""], before: TrainState, after: TrainState) -> TrainState:
+def _is_finite(loss: Float[Array, ""], grads: dict) -> Bool[Array, ""]:
+    """Whether the loss and the gradient are finite, and its squares, which Adam keeps.
+
+    By the squared norm of the column sums: what is not finite stays so in a sum, and sums of columns read the gradient
+    once, where its squares would be written and read again.
+    """
+    return jnp.isfinite(loss + sum(jnp.sum(jnp.square(jnp.sum(jnp.atleast_1d(g), axis=0))) for g in jax.tree.leaves(grads)))
+
+
+def _adam(spec: RunSpec, grads: dict, before: optax.ScaleByAdamState, alive: Bool[Array, ""]):
+    """The direction of `optax.scale_by_adam`, and its state after the step, or that before it where `alive` is false.
+
+    Written out, because a step of a wide network takes as long to move memory as to compute. The direction is made from
+    moments that are frozen already, so XLA keeps no copy of them, and with one division (Kingma & Ba 2015, section 2).
+    """
+
+    def moment(decay: float, moments: dict, values: dict) -> dict:
+        return jax.tree.map(lambda m, value: jnp.where(alive, decay * m + (1 - decay) * value, m), moments, values)
+
+    mu, nu = moment(spec.b1, before.mu, grads), moment(spec.b2, before.nu, jax.tree.map(jnp.square, grads))
+    count = jnp.where(alive, before.count + 1, before.count)
+    root = jnp.sqrt(1 - spec.b2 ** count.astype(jnp.float32))
+    scale, eps = root / (1 - spec.b1 ** count.astype(jnp.float32)), spec.eps * root
+    direction = jax.tree.map(lambda m, v: scale * m / (jnp.sqrt(v) + eps), mu, nu)
+    return direction, optax.ScaleByAdamState(count, mu, nu)
+
+
+def _freeze(alive: Bool[Array, ""], before: TrainState, after: TrainState) -> TrainState:
     """`after`, or for a run that has left the finite numbers, `before` with the clock going on."""
-    alive = finite & (before.diverged_at < 0)
-    kept = jax.tree.map(lambda new, old: jnp.where(alive, new, old), after, before)
+    params, carried = jax.tree.map(
+        lambda new, old: jnp.where(alive, new, old), (after.params, after.carried), (before.params, before.carried)
+    )
     first = jnp.where(alive | (before.diverged_at >= 0), before.diverged_at, before.step)
-    return kept.replace(step=after.step, diverged_at=first)
+    return after.replace(params=params, carried=carried, diverged_at=first)

@@ -1,0 +1,1 @@
+"""What a person types beside the experiments: `reproduce`, `test`, and `python -m scripts.benchmark`."""

@@ -1,0 +1,94 @@
+"""The benchmark: how it measures, and that it runs, at sizes whose times say nothing."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from scripts import timing, workloads
+from vae_jax import networks
+
+ROOT = pathlib.Path(__file__).parents[1]
+QUICK = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # half the time to compile
+ENTRIES = [
+    pytest.param(name, marks=[] if name in ("mnist", "importance") else pytest.mark.stress) for name in workloads.ENTRIES
+]
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_every_entry_runs(name, tmp_path):
+    output = tmp_path / "new" / "times.json"
+    command = [sys.executable, "-m", "scripts.benchmark", f"--only={name}", "--tiny", "--repeat=1", f"--output={output}"]
+    ran = subprocess.run(command, cwd=ROOT, env=QUICK, capture_output=True, text=True, timeout=600, check=False)
+    assert ran.returncode == 0, ran.stderr
+    rows = json.loads(output.read_text())["rows"]
+    assert len(ran.stdout.splitlines()) == 1 + len(rows) > 1
+    for row in rows:
+        assert row["ours"] > 0
+        assert row["theirs"] > 0
+        assert row["ratio"] == row["ours"] / row["theirs"]
+
+
+def test_an_unknown_entry_is_one_line():
+    command = [sys.executable, "-m", "scripts.benchmark", "--only=mist"]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert ran.returncode == 2
+    assert len(ran.stderr.splitlines()) == 1
+    assert "mist" in ran.stderr
+
+
+def test_contestants_take_turns_and_compilation_is_apart(monkeypatch):
+    calls, clock = [], [0.0]
+    # The first call of each takes 10 s more.
+    costs = {"a": iter([12, 2, 5, 2]), "b": iter([14, 4, 4, 9])}
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: clock[0])
+
+    def work(name):
+        calls.append(name)
+        clock[0] += next(costs[name])
+
+    contestants = [timing.Contestant(name, lambda name=name: work(name), units) for name, units in (("a", 1), ("b", 2))]
+    found = timing.measure(contestants, 3)
+    assert calls == ["a", "b"] * 4
+    assert found == {"a": timing.Timing(2, 10), "b": timing.Timing(2, 10)}
+
+
+def test_products_of_a_training_step():
+    layers = [(128, 784, 400), (128, 400, 40), (128, 20, 400), (128, 400, 784)]
+    products = timing.training_products(layers)
+    # By hand: three products per weight, but no gradient of the images: 197 GFLOP per epoch of 468 steps.
+    weights = 784 * 400 + 400 * 40 + 20 * 400 + 400 * 784
+    assert timing.floating_point_operations(products) == 2 * 128 * (3 * weights - 784 * 400)
+    # Each is a product that has the shape of what it computes: outputs, weights, inputs.
+    assert {(rows, outputs) for rows, _, outputs in products[4:8]} == {(a, b) for _, a, b in layers}
+    assert {(rows, outputs) for rows, _, outputs in products[8:]} == {(128, 400), (128, 20), (128, 400)}
+
+
+def test_the_floor_does_what_it_says(monkeypatch):
+    shapes, copied = [], []
+    matmul, copyto = np.matmul, np.copyto
+    monkeypatch.setattr(np, "matmul", lambda a, b, out: (shapes.append((*a.shape, b.shape[1])), matmul(a, b, out=out)))
+    monkeypatch.setattr(np, "copyto", lambda out, a: (copied.append(a.size), copyto(out, a)))
+    timing.floor([(2, 3, 4), (5, 6, 7)], parameters=100, steps=2)()
+    assert shapes == [(2, 3, 4), (5, 6, 7)] * 2
+    assert 2 * sum(copied) == 2 * 7 * 100  # read and written, in both steps
+
+
+def test_convolutions_as_products_have_the_networks_size():
+    channels, dense, latents, size = (4, 6), 10, 3, 8
+    encoder, decoder = (
+        networks.ConvEncoder((*channels, dense), latents),
+        networks.ConvDecoder((dense, 6, 4), (size, size, 1)),
+    )
+    x, z = np.zeros((1, size, size, 1), np.float32), np.zeros((1, latents), np.float32)
+    shapes = [jax.eval_shape(module.init, jax.random.key(0), given) for module, given in ((encoder, x), (decoder, z))]
+    kernels = sum(leaf.size for leaf in jax.tree.leaves(shapes) if leaf.ndim > 1)
+    layers, parameters = workloads.conv_products(5, size, channels, dense, latents)
+    assert parameters == kernels
+    # A kernel of 4x4 meets every pixel of its output: 4x4 of them, then 2x2.
+    assert layers[:2] == [(5 * 16, 16, 4), (5 * 4, 64, 6)]
