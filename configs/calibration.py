@@ -1,6 +1,6 @@
 """Decoders that know how far they are off: sigma fixed, learned, per pixel or optimal, at several betas; and two others.
 
-    python -m experiments.train --config=configs/calibration.py
+python -m experiments.train --config=configs/calibration.py
 """
 
 from configs import base

@@ -304,8 +304,7 @@ def _columns(
             row |= columns if is_random else dict.fromkeys(columns)
     if "axes" in shown:
         row["subspace_distance"] = _subspace_distance(shown["axes"], train["mean"], images["train"])
-    also = _bound_columns(train, spec) | {"mse": _mean(train["mse"])}
-    of_split: dict
+    also: dict = _bound_columns(train, spec) | {"mse": _mean(train["mse"])}
     for of_split, split in ((row, "test"), (also, "train")):
         if likelihoods.LIKELIHOODS[model.likelihood].values == "levels":
             # Only the probability of a discrete value is a number of bits; a density has units.

@@ -278,4 +278,4 @@ def _freeze(alive: Bool[Array, ""], before: TrainState, after: TrainState) -> Tr
         lambda new, old: jnp.where(alive, new, old), (after.params, after.carried), (before.params, before.carried)
     )
     first = jnp.where(alive | (before.diverged_at >= 0), before.diverged_at, before.step)
-    return after.replace(params=params, carried=carried, diverged_at=first)
+    return dataclasses.replace(after, params=params, carried=carried, diverged_at=first)
