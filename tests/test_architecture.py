@@ -20,14 +20,15 @@ BUILT_ON = {
     "errors": (),
     "keys": ("errors",),
     "progress": ("errors",),
-    "data": ("keys",),
+    "archives": ("errors",),
+    "data": ("keys", "archives"),
     "networks": (),
     "likelihoods": (),
     "priors": (),
     "runs": (),
     "baselines": (),
     "checkpoints": ("progress",),
-    "results": (),
+    "results": ("archives",),
     "model": ("networks", "likelihoods", "priors"),
     "objectives": ("model",),
     "training": ("data", "objectives"),
@@ -88,7 +89,7 @@ def rooms(source: str) -> set[str]:
 def allowed(room: str) -> set[str]:
     """What a room may import: all that it is built on, and for rooms above the base, the base."""
     if room == "plotting":
-        return {"results", "errors"}  # these two alone: figures are drawn from files
+        return {"results", "archives", "errors"}  # these alone: figures are drawn from files
     below = {lower for direct in BUILT_ON[room] for lower in {direct} | allowed(direct)}
     return below if room in BASE or "plotting" in below else below | set(BASE)
 

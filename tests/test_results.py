@@ -172,7 +172,7 @@ def test_damaged_arrays_are_one_line(tmp_path, keep):
     path = results.arrays_path(tmp_path, 0)
     results.write_arrays(path, {"a": np.arange(100)})
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(errors.UserError, match="not a readable array file"):
+    with pytest.raises(errors.UserError, match="not a readable .npz"):
         results.read_arrays(path)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from vae_jax import errors
+from vae_jax import archives, errors
 
 Row = dict[str, Any]
 
@@ -130,12 +130,7 @@ def write_arrays(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
 
 
 def read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
-    try:
-        # Opened here, because np.load forgets to close a file that it cannot read.
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            return dict(archive)
-    except Exception as error:  # a damaged zip raises one of a dozen types
-        raise errors.UserError(f"{path}: not a readable array file ({type(error).__name__})") from error
+    return archives.read(path, str(path))
 
 
 def arrays_path(workdir: pathlib.Path, run: int) -> pathlib.Path:
