@@ -200,7 +200,7 @@ def test_a_key_given_twice():
 
 
 def test_two_equal_runs():
-    assert refusal(("objective.beta", "1,2,1.0")) == "two runs are equal: objective.beta=1; give each value once"
+    assert refusal(("objective.beta", "1,2,1.0")) == "two runs are equal: objective.beta=1.0; give each value once"
     with pytest.raises(errors.UserError, match="two runs are equal: the config alone"):
         runs_of(sweep=rows_of({}, {"seed": 0}))
 

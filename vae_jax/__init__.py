@@ -1,8 +1,8 @@
 """Autoencoders, VAEs and beta-VAEs in JAX: one objective, many runs, one program.
 
-The rooms, bottom up: `data`, `networks`, `likelihoods`, `priors`, `runs`, `baselines`, `checkpoints`, `results`,
-`model`, `objectives`, `training`, `evaluation`, `fit`, `grid`, `study`, `plotting`, `image_figures`,
-`figures`. Imports run downwards only.
+The rooms, bottom up: `archives`, `data`, `networks`, `likelihoods`, `priors`, `runs`, `baselines`, `checkpoints`,
+`interrupts`, `results`, `model`, `objectives`, `training`, `evaluation`, `fit`, `grid`, `study`, `plotting`,
+`image_figures`, `figures`. Imports run downwards only.
 """
 
 __version__ = "0.1.0"

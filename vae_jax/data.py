@@ -1,6 +1,7 @@
 """Images in, a `Dataset` out: scikit-learn's digits, any prepared TFDS image set, or your own .npz arrays."""
 
 import dataclasses
+import json
 import os
 import pathlib
 import re
@@ -14,6 +15,7 @@ from vae_jax import archives, errors, keys
 
 BINARIZE = ("none", "threshold", "static", "dynamic")
 SPLITS = ("train", "valid", "test")
+TFDS_FEATURES = "tensorflow_datasets.core.features."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -247,14 +249,20 @@ def _tfds(name: str, dir: str, download: bool) -> tuple[Split, Split, int]:
         raise errors.UserError(f"data.name={name!r} needs the package tensorflow-datasets ({error})") from error
 
     root = pathlib.Path(dir or os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser()
-    builder = _tfds_builder(tfds, name, root, download)
-    image, label = _tfds_features(name, builder)
-    if builder.info.file_format.name != "ARRAY_RECORD":
-        raise errors.UserError(
-            f"{name} in {root} is prepared as {builder.info.file_format.value}, which only TensorFlow reads; "
-            'prepare it with file_format="array_record"'
-        )
-    splits = {key: _tfds_split(builder, key, image, label) for key in ("train", "test") if key in builder.info.splits}
+    try:
+        builder = _tfds_builder(tfds, name, root, download)
+        image, label = _tfds_features(name, builder)
+        if builder.info.file_format.name != "ARRAY_RECORD":
+            raise errors.UserError(
+                f"{name} in {root} is prepared as {builder.info.file_format.value}, which only TensorFlow reads; "
+                'prepare it with file_format="array_record"'
+            )
+        splits = {key: _tfds_split(builder, key, image, label) for key in ("train", "test") if key in builder.info.splits}
+    except errors.UserError:
+        raise
+    except Exception as error:  # whatever TFDS and its readers raise on a damaged file
+        first = str(error).partition("\n")[0][:200]
+        raise errors.UserError(f"{name} in {root} cannot be read ({type(error).__name__}: {first})") from error
     if "train" not in splits:
         raise errors.UserError(f"{name} has no split 'train', only {', '.join(builder.info.splits)}")
     if "test" not in splits:
@@ -269,6 +277,7 @@ def _tfds_builder(tfds, name: str, root: pathlib.Path, download: bool):
     named = re.fullmatch(r"\w+(/\w[\w.+-]*)*", name)
     versions = sorted(path.parent for path in root.glob(f"{name}/**/dataset_info.json")) if named else []
     if versions:
+        _refuse_code(versions[-1] / "features.json")
         return tfds.builder_from_directory(versions[-1])
     if name not in (names := tfds.list_builders(with_community_datasets=False)):
         prepared = sorted({path.relative_to(root).parts[0] for path in root.glob("*/**/dataset_info.json")})
@@ -292,6 +301,17 @@ def _tfds_builder(tfds, name: str, root: pathlib.Path, download: bool):
     builder = tfds.builder(name, data_dir=root, file_format="array_record")
     builder.download_and_prepare()
     return builder
+
+
+def _refuse_code(path: pathlib.Path) -> None:
+    """TFDS imports the module of every class that a set's features name: only its own may be."""
+
+    def check(node: dict) -> None:
+        for key in ("pythonClassName", "python_class_name"):
+            if not str(node.get(key, TFDS_FEATURES)).startswith(TFDS_FEATURES):
+                raise errors.UserError(f"{path}: names {node[key]!r}, which is no feature of TFDS; nothing else is imported")
+
+    json.loads(path.read_text(), object_hook=check)
 
 
 def _tfds_features(name: str, builder) -> tuple[str, str | None]:

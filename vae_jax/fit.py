@@ -2,11 +2,12 @@
 
 import dataclasses
 import pathlib
+from collections.abc import Sequence
 
 import jax
 import numpy as np
 
-from vae_jax import checkpoints, data, results, runs, training
+from vae_jax import checkpoints, data, interrupts, results, runs, training
 from vae_jax.progress import Progress
 
 
@@ -27,6 +28,7 @@ def fit(
     directory: pathlib.Path,
     metrics: pathlib.Path,
     done_before: int,
+    stop: Sequence[int] = (),
 ) -> tuple[training.TrainState, int]:
     """Train every run to its last epoch, or go on from where a checkpoint says it was.
 
@@ -39,9 +41,13 @@ def fit(
       directory: of the checkpoints.
       metrics: the file that one line per chunk and run is appended to.
       done_before: how long that file was when this group began, in bytes.
+      stop: looked at after each chunk; a signal in it asks to save and stop.
 
     Returns:
       The final state of every run (host), and how long the metrics file is.
+
+    Raises:
+      Stopped: `stop` asked for it, and everything up to there is saved.
     """
     count = len(labels)
     program = training.make_program(spec)
@@ -53,7 +59,7 @@ def fit(
         return saved.state, size
     results.truncate(metrics, size)
     init = runs.over_runs(program.init, mesh)
-    state = runs.pad(saved.state, mesh.size) if saved else init(hyperparams, dataset.statistics(spec.model.normalize))
+    state = runs.put(saved.state, mesh) if saved else init(hyperparams, dataset.statistics(spec.model.normalize))
     advance = runs.over_runs(program.advance, mesh, mapped=2, donate=True)
     splits = jax.device_put({"train": dataset.splits["train"].pixels})
     if "valid" in dataset.splits:
@@ -68,13 +74,17 @@ def fit(
         length = min(plan.chunk_epochs, spec.epochs - epoch)
         state, chunk = advance(state, hyperparams, splits, np.int32(length))
         epoch += length
+        results.truncate(metrics, size)  # a directory that was taken away and came again is not gone on with
         size = results.append_jsonl(metrics, _lines(labels, epoch, epoch * spec.steps_per_epoch, jax.device_get(chunk)))
-        due = plan.checkpoint_every and epoch - last_save >= plan.checkpoint_every
-        if due or epoch == spec.epochs:
+        due, asked = plan.checkpoint_every and epoch - last_save >= plan.checkpoint_every, tuple(stop)
+        if due or asked or epoch == spec.epochs:
             host = runs.take(jax.device_get(state), slice(count))
             checkpoints.save(directory, epoch, host, {"metrics_bytes": size})
             last_save = epoch
         progress.update(epoch * per_epoch)
+        if asked:
+            progress.finish()
+            raise interrupts.Stopped(asked[0], f"saved after epoch {epoch} of {spec.epochs}")
     progress.finish()
     return host, size
 

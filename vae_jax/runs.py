@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 Tree = TypeVar("Tree")
 
@@ -56,6 +56,11 @@ def pad(tree: Tree, multiple: int) -> Tree:
         return np.concatenate([leaf, np.repeat(leaf[-1:], -len(leaf) % multiple, axis=0)])
 
     return jax.tree.map(padded, tree)
+
+
+def put(tree: Tree, mesh: Mesh) -> Tree:
+    """Padded host arrays on the devices of `mesh`, as a program of `over_runs` gives them back."""
+    return jax.device_put(pad(tree, mesh.size), NamedSharding(mesh, PartitionSpec("runs")))
 
 
 def take(tree: Tree, index: int | slice) -> Tree:
