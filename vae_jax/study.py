@@ -27,6 +27,10 @@ Config = ml_collections.ConfigDict | Mapping
 summary, best, diverged = results.summary, results.best, results.diverged
 
 
+# What a directory with runs in it holds, whoever's they are.
+RUNS = ("results.csv", "metrics.jsonl", "checkpoints/group_*/[0-9]*")
+
+
 @dataclasses.dataclass(frozen=True)
 class Group:
     """Runs that share data, program and plan: trained together, checkpointed together."""
@@ -108,9 +112,11 @@ def execute(study: Study, workdir: pathlib.Path, restart: bool = False) -> list[
             results.clear(workdir)
         if (workdir / "config.json").exists():
             _same(study, results.read_config(workdir), workdir)
-        elif left := [name for name in ("results.csv", "metrics.jsonl", "checkpoints") if (workdir / name).exists()]:
-            raise errors.UserError(f"--workdir={workdir}: has {left[0]} but no config.json; start over by --restart")
         else:
+            if left := [path for pattern in RUNS for path in workdir.glob(pattern)]:
+                raise errors.UserError(
+                    f"--workdir={workdir}: has {left[0].name} but no config.json; start over by --restart"
+                )
             results.write_json(workdir / "config.json", _description(study))
         if (workdir / "results.csv").exists():
             say(f"{workdir}: all {len(study.runs)} runs are done")
