@@ -353,6 +353,22 @@ def test_the_summary_shows_what_varies():
     assert lines == [["name", "objective.beta", "seeds", "rate"], ["b", "0.5", "1", "0.500"], ["b", "2", "1", "2.000"]]
 
 
+def test_a_diverged_run_is_in_no_mean():
+    rows = [row | ({"diverged": 40, "rate": math.nan} if row["run"] in (2, 3, 4) else {}) for row in STUDY]
+    assert [" ".join(line.split()) for line in results.summary(rows).splitlines()[1:3]] == [
+        "vae 2 1.500 ±0.500 0.2000 ±0.1000 seed 2 diverged at step 40",
+        "ae 0 seed 0 diverged at step 40, seed 1 diverged at step 40",
+    ]
+    assert results.summary(rows[3:4]).endswith("  diverged at step 40")
+    assert results.diverged(STUDY) == ""
+    assert results.diverged(rows) == (
+        "3 of 6 runs diverged: run 2 (vae, objective.beta=1.0) at step 40; run 3 (ae, objective.beta=0.0) at step 40; "
+        "run 4 (ae, objective.beta=0.0) at step 40"
+    )
+    many = [rows[2] | {"run": run} for run in range(9)]
+    assert results.diverged(many).endswith("; run 4 (vae, objective.beta=1.0) at step 40; 4 more")
+
+
 def test_the_columns_of_the_summary_stand_under_each_other():
     lines = results.summary(STUDY).splitlines()
     assert [line.find(cell) for line, cell in zip(lines, ("mse", "0.2000", "0.0500", "0.5000"), strict=True)] == [
