@@ -40,14 +40,14 @@ def test_arrays_that_fit_one_by_one_and_not_together(tmp_path, monkeypatch):
 
 
 def test_more_is_unpacked_than_said_is_damage(tmp_path):
-    """A gigabyte of zeros in a megabyte, behind a header that says ten bytes: it is never unpacked."""
+    """256 MiB of zeros in one of 260 kB, behind a header that says ten bytes: it is never unpacked."""
     path = tmp_path / "bomb.npz"
     bomb(path, "(10,)")
     with zipfile.ZipFile(path) as archive:
         head = archive.read("train.npy")
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("train.npy", "w") as file:
         file.write(head)
-        for _ in range(64):
+        for _ in range(16):
             file.write(bytes(2**24))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(errors.UserError, match="not a readable"):
@@ -72,9 +72,6 @@ def test_more_is_unpacked_than_said_is_damage(tmp_path):
 def test_hostile_headers(tmp_path, monkeypatch, how):
     monkeypatch.chdir(tmp_path)
     bomb(tmp_path / "bomb.npz", **how)
-    if how.get("shape") == "(True,)":
-        assert archives.read("bomb.npz", "it")["train"].shape == (1,)  # a bool is a number in Python
-        return
     with pytest.raises(errors.UserError, match=r"^it: not a readable \.npz without pickled objects \(\w+\)$"):
         archives.read("bomb.npz", "it")
     assert [path.name for path in tmp_path.iterdir()] == ["bomb.npz"]
