@@ -5,13 +5,15 @@ import os
 import pathlib
 import re
 import runpy
+import shlex
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 
 from absl import app, flags, logging
 
-from vae_jax import errors, grid, progress
+from vae_jax import errors, grid, interrupts, progress
 
 _DEVICES = flags.DEFINE_integer(
     "cpu_devices", len(os.sched_getaffinity(0)), "Devices that a CPU is split into; one per core."
@@ -38,12 +40,21 @@ _TASKS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
 
 
 def run(main: Callable[[], None]) -> None:
-    """Parse the command line, start JAX's devices, call `main`; a mistake ends in one line and exit code 2."""
+    """Parse the command line, start JAX's devices, call `main`.
+
+    A mistake ends in one line and exit code 2; Ctrl-C and SIGTERM in the command that goes on, and 130 or 143.
+    """
+    for number in interrupts.SIGNALS:
+        signal.signal(number, interrupts.stop)
     try:
         # Exit codes 0 and 1 of --help pass through.
         app.run(lambda _: _guarded(main), flags_parser=_parse)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    except interrupts.Stopped as stopped:
+        # Without --restart, which would not go on.
+        command = shlex.join(word for word in sys.orig_argv if word not in ("--restart", "--restart=true"))
+        saved = f", {stopped}" if str(stopped) else ""
+        print(f"stopped by {signal.Signals(stopped.signal).name}{saved}; to go on: {command}", file=sys.stderr)
+        sys.exit(128 + stopped.signal)
 
 
 def _parse(argv: Sequence[str]) -> list[str]:
@@ -143,7 +154,7 @@ def load_config(path: str, overrides: Sequence[str]) -> tuple[dict, Callable | N
             raise errors.UserError(f"--config.{key} is given twice")
         seen.add(key)
         group, _, field = key.rpartition(".")
-        (config[group] if group else config)[field] = grid.typed(key, text, flat[key])
+        (config[group] if group else config)[field] = grid.typed(key, text)
     sweep = module.get("sweep")
     _refuse_hidden(seen, sweep, path)
     return config, sweep
@@ -155,7 +166,7 @@ def _refuse_hidden(keys: set[str], sweep: Callable | None, path: str) -> None:
     if sweep:
         _told(path, lambda: sweep(rows.append))
     for row in rows:
-        for key in keys & set(row):
+        for key in keys & set(row if isinstance(row, dict) else ()):
             raise errors.UserError(f"--config.{key} has no effect: the sweep of {path} sets {key}")
 
 

@@ -6,7 +6,8 @@ r"""Train a study, evaluate it, draw its figures, print its summary.
         --sweep=objective.beta=0.25,1,4 --sweep=seed=0,1,2
 
 Any field of configs/base.py can be set (--config.x.y=VALUE) or swept (--sweep=x.y=V1,V2,...; several multiply, also
-with the config's own sweep). The same command again goes on where it stopped, or only draws again. On several machines,
+with the config's own sweep). The same command again goes on where it stopped, or only draws again. A run that turned
+non-finite is left where it was finite last, and the exit code is 3 when everything else is done. On several machines,
 with --workdir on a disk that all see, each process is started with the same flags and
 
     --coordinator=HOST:PORT --processes=N --process=I
@@ -15,6 +16,7 @@ which Slurm (srun), Open MPI and Kubernetes (an indexed job) make unnecessary.
 """
 
 import pathlib
+import sys
 
 from absl import flags
 
@@ -24,6 +26,8 @@ _CONFIG = flags.DEFINE_string("config", None, "Config file, configs/NAME.py.", r
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory that will hold everything (default: runs/NAME).")
 _SWEEP = flags.DEFINE_multi_string("sweep", [], "KEY=V1,V2,...: one run per value; commas inside brackets do not split.")
 _OVERRIDE = flags.DEFINE_multi_string("override", [], "What --config.KEY=VALUE stands for: KEY=VALUE.")
+_RESTART = flags.DEFINE_bool("restart", False, "Remove what a study left in the workdir, and start over.")
+_ALLOW_DIVERGED = flags.DEFINE_bool("allow_diverged", False, "Exit with 0, and not with 3, where runs diverged.")
 
 
 def main() -> None:
@@ -31,13 +35,16 @@ def main() -> None:
 
     config, sweep = command_line.load_config(_CONFIG.value, _OVERRIDE.value)
     workdir = pathlib.Path(_WORKDIR.value or f"runs/{pathlib.Path(_CONFIG.value).stem}")
-    rows = study.run(config, workdir, sweep, [command_line.parse_sweep(text) for text in _SWEEP.value])
+    rows = study.run(config, workdir, sweep, [command_line.parse_sweep(text) for text in _SWEEP.value], _RESTART.value)
     if not processes.writes():
         return
     drawn = figures.draw(workdir)
     print(study.summary(rows))
     print(study.best(rows), end="\n" if study.best(rows) else "")
     print(f"{workdir}: results.csv, {len(drawn)} figures in figures/")
+    if (diverged := study.diverged(rows)) and not _ALLOW_DIVERGED.value:
+        print(f"error: {diverged}; --allow_diverged takes that for success", file=sys.stderr)
+        sys.exit(3)
 
 
 if __name__ == "__main__":

@@ -22,14 +22,16 @@ BUILT_ON = {
     "progress": ("errors",),
     "processes": ("errors",),
     "memory": ("processes",),
-    "data": ("keys",),
+    "interrupts": (),
+    "archives": ("errors",),
+    "data": ("keys", "archives"),
     "networks": (),
     "likelihoods": (),
     "priors": (),
     "runs": (),
     "baselines": (),
     "checkpoints": ("progress", "processes"),
-    "results": (),
+    "results": ("archives",),
     "model": ("networks", "likelihoods", "priors"),
     "objectives": ("model",),
     "training": ("data", "objectives"),
@@ -37,7 +39,7 @@ BUILT_ON = {
     "pictures": (),
     "calibration": ("keys", "model"),
     "evaluation": ("data", "objectives", "runs", "baselines", "estimators", "calibration", "pictures"),
-    "fit": ("training", "runs", "memory", "checkpoints", "results"),
+    "fit": ("training", "runs", "memory", "checkpoints", "results", "interrupts"),
     "grid": ("fit", "evaluation"),
     "study": ("grid",),
     "plotting": ("results",),
@@ -92,7 +94,7 @@ def rooms(source: str) -> set[str]:
 def allowed(room: str) -> set[str]:
     """What a room may import: all that it is built on, and for rooms above the base, the base."""
     if room == "plotting":
-        return {"results", "errors"}  # these two alone: figures are drawn from files
+        return {"results", "archives", "errors"}  # these alone: figures are drawn from files
     below = {lower for direct in BUILT_ON[room] for lower in {direct} | allowed(direct)}
     return below if room in BASE or "plotting" in below else below | set(BASE)
 

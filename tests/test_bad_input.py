@@ -122,7 +122,7 @@ TRAIN = {
         "model.likelihood=bernoulli needs values in [0, 1]: train has [0, 1.",
     ),
     # Where to write: a path that nobody can make a directory, root or not.
-    "file for a workdir": ([VAE, "--workdir={tmp}/text.npz"], "{tmp}/text.npz: File exists"),
+    "file for a workdir": ([VAE, "--workdir={tmp}/text.npz"], "--workdir={tmp}/text.npz: is a file; should be a directory"),
     "workdir below a file": ([VAE, "--workdir={tmp}/text.npz/run"], "{tmp}/text.npz/run: Not a directory"),
     "workdir that cannot be written": ([VAE, "--workdir=/proc/run"], "/proc/run: No such file or directory"),
     "workdir of another config": (

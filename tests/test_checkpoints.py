@@ -143,7 +143,7 @@ def test_training_goes_on_over_a_damaged_step(copy):
 def test_all_damaged(copy):
     for step in (2, 3):
         (copy / str(step) / "_CHECKPOINT_METADATA").write_text("")
-    with pytest.raises(errors.UserError, match="no checkpoint is whole; remove that directory"):
+    with pytest.raises(errors.UserError, match="no checkpoint is whole; start over by --restart"):
         checkpoints.load_latest(copy, STATE)
 
 

@@ -3,6 +3,7 @@
 import os
 import pathlib
 import pickle
+import shutil
 import socket
 import sys
 import time
@@ -59,6 +60,10 @@ def test_each_class_has_its_share_of_the_test_split():
 def test_the_seed_moves_no_split():
     one, other = data.load("digits", seed=0), data.load("digits", seed=5)
     assert rows_of(one) == rows_of(other)
+
+
+def test_a_fraction_may_be_a_whole_number():
+    assert set(data.load("digits", valid_fraction=0).splits) == {"train", "test"}
 
 
 @pytest.mark.parametrize("fraction", [-0.1, 1.0, 1.5, float("nan")])
@@ -404,10 +409,59 @@ def test_downloading_needs_tensorflow(tmp_path, monkeypatch, no_network):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_mnist():
-    directory = os.environ.get("TFDS_DATA_DIR", "")
-    if not (pathlib.Path(directory) / "mnist").is_dir():
+@pytest.fixture
+def mnist() -> pathlib.Path:
+    directory = pathlib.Path(os.environ.get("TFDS_DATA_DIR", ""), "mnist")
+    if not directory.is_dir():
         pytest.skip("needs a prepared mnist in $TFDS_DATA_DIR")
+    return directory
+
+
+def damaged_shard(path: pathlib.Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+
+
+DAMAGES = {  # what is damaged, how, and what is said
+    "a flipped bit": ("*test*", damaged_shard, "RuntimeError: Corrupted"),
+    "half a shard": ("*test*", lambda path: os.truncate(path, path.stat().st_size // 2), "RuntimeError: "),
+    "no shard": ("*test*", pathlib.Path.unlink, "RuntimeError: open"),
+    "no features": ("features.json", pathlib.Path.unlink, "FileNotFoundError: "),
+    "half the features": ("features.json", lambda path: os.truncate(path, 100), "JSONDecodeError: "),
+    "half the description": ("dataset_info.json", lambda path: os.truncate(path, 100), "ParseError: "),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_set(mnist, tmp_path, damage):
+    pattern, do, said = DAMAGES[damage]
+    shutil.copytree(mnist, tmp_path / "mnist", ignore=shutil.ignore_patterns("*train*"))
+    for shard in mnist.rglob("*train*"):  # which is not touched
+        (tmp_path / "mnist" / shard.relative_to(mnist)).symlink_to(shard.resolve())
+    (path,) = tmp_path.rglob(pattern)
+    do(path)
+    with pytest.raises(errors.UserError, match=f"^mnist in {tmp_path} cannot be read \\({said}") as caught:
+        data.load("mnist", dir=str(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["pythonClassName", "python_class_name", "python\\u0043lassName"])
+def test_features_that_name_code_of_ours(tmp_path, monkeypatch, key):
+    """TFDS would import the module, and the working directory is on the path of `python -m`."""
+    prepared(tmp_path, "mnist")
+    (tmp_path / "trap.py").write_text("import pathlib; pathlib.Path('sprung').touch()")
+    features = f'{{"featuresDict": {{"features": {{"image": {{"{key}": "trap.Image"}}}}}}}}'
+    (tmp_path / "mnist" / "1.0.0" / "features.json").write_text(features)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(errors.UserError, match=r"features\.json: names 'trap\.Image', which is no feature of TFDS"):
+        data.load("mnist", dir=str(tmp_path))
+    assert not (tmp_path / "sprung").exists()
+
+
+@pytest.mark.usefixtures("mnist")
+def test_mnist():
     dataset = data.load("mnist", valid_fraction=0.0)
     assert {name: len(split) for name, split in dataset.splits.items()} == {"train": 60_000, "test": 10_000}
     train = dataset.splits["train"]

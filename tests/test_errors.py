@@ -36,13 +36,6 @@ def test_unknown_offers_no_name_twice():
     assert message.count("train.epochs") == 1
 
 
-def test_choose():
-    table = {"mlp": 1, "conv": 2}
-    assert errors.choose("encoder", "conv", table) == 2
-    with pytest.raises(errors.UserError, match=r"^unknown encoder 'lstm': known are mlp, conv$"):
-        errors.choose("encoder", "lstm", table)
-
-
 @pytest.mark.parametrize("name", ["two\nlines", "", "\x1b[2J"])
 def test_one_line_whatever_the_name(name):
     message = str(errors.unknown("config name", name, KNOWN))

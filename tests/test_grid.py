@@ -200,9 +200,42 @@ def test_a_key_given_twice():
 
 
 def test_two_equal_runs():
-    assert refusal(("objective.beta", "1,2,1.0")) == "two runs are equal: objective.beta=1; give each value once"
+    assert refusal(("objective.beta", "1,2,1.0")) == "two runs are equal: objective.beta=1.0; give each value once"
     with pytest.raises(errors.UserError, match="two runs are equal: the config alone"):
         runs_of(sweep=rows_of({}, {"seed": 0}))
+
+
+@pytest.mark.parametrize("row", [3, None, "seed", ["seed"], object])
+def test_a_row_that_is_no_dict(row):
+    with pytest.raises(errors.UserError, match=r"^the sweep's add\(.*\): should be add\(\{NAME: VALUE, \.\.\.\}\)$"):
+        runs_of(sweep=rows_of(row))
+
+
+def test_more_runs_than_anybody_can_train():
+    numbers = ",".join(map(str, range(400)))
+    assert refusal(("seed", numbers), ("data.seed", numbers)) == "the sweeps make 160,000 runs; should be at most 100,000"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("objective.beta", None),
+        ("objective.beta", "x"),
+        ("seed", True),
+        ("seed", 1.0),
+        ("model.encoder", 3.5j),
+        ("model.hidden", ("a",)),
+        ("data.download", 2),
+        ("name", "two\nlines"),
+        ("name", "\ud800"),
+        ("data.path", "\x1b[2J"),
+    ],
+)
+def test_a_config_by_hand_has_values_of_the_types_of_its_fields(field, value):
+    message = refusal(**{field.replace(".", "__"): value})
+    assert message.startswith(f"{field}=")
+    assert "should be a" in message or "should be true" in message
+    assert message.isprintable()
 
 
 def test_an_empty_sweep():

@@ -83,7 +83,7 @@ def test_truncate_fills_nothing_up(tmp_path, content):
     assert (path.read_text() if path.exists() else None) == content
 
 
-@pytest.mark.parametrize("text", ["", "{", '{"a": 1', "\xff\xfe"])
+@pytest.mark.parametrize("text", ["", "{", '{"a": 1', "\xff\xfe", 100_000 * "["])
 def test_damaged_json_is_one_line(tmp_path, text):
     path = tmp_path / "config.json"
     path.write_bytes(text.encode("latin-1"))
@@ -92,9 +92,10 @@ def test_damaged_json_is_one_line(tmp_path, text):
     assert "\n" not in str(caught.value)
 
 
-def test_damaged_json_lines_are_one_line(tmp_path):
+@pytest.mark.parametrize("line", ['{"a"', "[1]", "3", "null", 100_000 * "["])
+def test_damaged_json_lines_are_one_line(tmp_path, line):
     path = tmp_path / "metrics.jsonl"
-    path.write_text('{"a": 1}\n{"a"')
+    path.write_text('{"a": 1}\n' + line)
     with pytest.raises(errors.UserError, match="not valid JSON lines"):
         results.read_jsonl(path)
 
@@ -132,17 +133,45 @@ def test_csv_comes_back_bit_for_bit_without_what_does_not_apply(tmp_path):
 
 @pytest.mark.parametrize("value", [0.1, 1e-45, 123456789.123456789, float(np.float32(0.1)), -0.0])
 def test_csv_keeps_every_bit_of_a_float(tmp_path, value):
-    results.write_csv(tmp_path / "r.csv", [{"x": value}])
+    results.write_csv(tmp_path / "r.csv", [{"run": 0, "name": "vae", "x": value}])
     (row,) = results.read_csv(tmp_path / "r.csv")
     assert np.float64(row["x"]).tobytes() == np.float64(value).tobytes()
 
 
 def test_csv_keeps_commas_and_quotes(tmp_path):
-    results.write_csv(tmp_path / "r.csv", [{"model.hidden": (64, 32), "name": 'a "b", c', "x": np.float32(0.5)}])
-    assert results.read_csv(tmp_path / "r.csv") == [{"model.hidden": "(64,32)", "name": 'a "b", c', "x": 0.5}]
+    row = {"run": 0, "model.hidden": (64, 32), "name": 'a "b", c', "x": np.float32(0.5)}
+    results.write_csv(tmp_path / "r.csv", [row])
+    assert results.read_csv(tmp_path / "r.csv") == [row | {"model.hidden": "(64,32)"}]
 
 
-@pytest.mark.parametrize("text", ["a,b\n1\n", "a,b\n1,2,3\n", 'a,b\n1,"2', "a\n\xff\n"])
+@pytest.mark.parametrize("text", ["nan", "inf", "1_000", "12", "1e3", "0.10", " 1", "+1", "01", "1.", "\u0663"])
+def test_a_name_is_never_a_number_and_a_setting_only_as_we_write_one(tmp_path, text):
+    results.write_csv(tmp_path / "r.csv", [{"run": 0, "name": text, "data.path": text}])
+    (row,) = results.read_csv(tmp_path / "r.csv")
+    assert row["name"] == text
+    assert str(row["data.path"]) == text  # written again it is the same
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "run,name\n1\n",
+        "run,name\n1,2,3\n",
+        'run,name\n1,"2',
+        "run,name\n1,\xff\n",
+        "",
+        "name,elbo\nvae,1\n",
+        "run,elbo\n0,1\n",
+        "run,name,elbo,elbo\n0,vae,1,2\n",
+        "run,name\n,vae\n",
+        "run,name\n0,\n",
+        "run,name\n0.5,vae\n",
+        "run,name\none,vae\n",
+        "run,name,seed\n0,vae,x\n",
+        "run,name,elbo\n0,vae,n/a\n",
+        "run,name,diverged\n0,vae,yes\n",
+    ],
+)
 def test_damaged_csv_is_one_line(tmp_path, text):
     path = tmp_path / "results.csv"
     path.write_bytes(text.encode("latin-1"))
@@ -172,7 +201,7 @@ def test_damaged_arrays_are_one_line(tmp_path, keep):
     path = results.arrays_path(tmp_path, 0)
     results.write_arrays(path, {"a": np.arange(100)})
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(errors.UserError, match="not a readable array file"):
+    with pytest.raises(errors.UserError, match=r"not a readable \.npz"):
         results.read_arrays(path)
 
 
@@ -322,6 +351,22 @@ def test_the_summary_shows_what_varies():
     ]
     lines = [line.split() for line in results.summary(rows).splitlines()]
     assert lines == [["name", "objective.beta", "seeds", "rate"], ["b", "0.5", "1", "0.500"], ["b", "2", "1", "2.000"]]
+
+
+def test_a_diverged_run_is_in_no_mean():
+    rows = [row | ({"diverged": 40, "rate": math.nan} if row["run"] in (2, 3, 4) else {}) for row in STUDY]
+    assert [" ".join(line.split()) for line in results.summary(rows).splitlines()[1:3]] == [
+        "vae 2 1.500 ±0.500 0.2000 ±0.1000 seed 2 diverged at step 40",
+        "ae 0 seed 0 diverged at step 40, seed 1 diverged at step 40",
+    ]
+    assert results.summary(rows[3:4]).endswith("  diverged at step 40")
+    assert results.diverged(STUDY) == ""
+    assert results.diverged(rows) == (
+        "3 of 6 runs diverged: run 2 (vae, objective.beta=1.0) at step 40; run 3 (ae, objective.beta=0.0) at step 40; "
+        "run 4 (ae, objective.beta=0.0) at step 40"
+    )
+    many = [rows[2] | {"run": run} for run in range(9)]
+    assert results.diverged(many).endswith("; run 4 (vae, objective.beta=1.0) at step 40; 4 more")
 
 
 def test_the_columns_of_the_summary_stand_under_each_other():

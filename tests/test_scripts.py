@@ -3,7 +3,6 @@
 import json
 import os
 import pathlib
-import random
 import re
 import shutil
 import subprocess
@@ -137,28 +136,6 @@ def test_help_is_worth_reading(typed, main, flags):
     assert f"python -m experiments.{main} --" in out
     for flag in flags:
         assert f"--{flag}:" in out
-
-
-@pytest.mark.stress
-def test_killed_at_any_moment(clone):
-    """A process that is killed again and again, wherever it is, leaves what one leaves that was not."""
-    command = [sys.executable, "-m", "experiments.train", *TRAIN, f"--compilation_cache={clone / 'compiled'}"]
-    command += ["--config.train.checkpoint_every=5"]
-    command[command.index("--config.train.epochs=2")] = "--config.train.epochs=150"
-    whole, killed = (clone / "runs" / name for name in ("whole", "killed"))
-    subprocess.run([*command, f"--workdir={whole}"], cwd=clone, env=QUICK, capture_output=True, check=True)
-    delays, kills = random.Random(0), 0
-    while True:
-        with subprocess.Popen([*command, f"--workdir={killed}"], cwd=clone, env=QUICK, stderr=subprocess.PIPE) as process:
-            try:
-                assert process.wait(timeout=delays.uniform(2, 6 + kills)) == 0
-                break
-            except subprocess.TimeoutExpired:
-                process.kill()
-                kills += 1
-    assert kills > 1
-    for name in ("results.csv", "metrics.jsonl"):
-        assert (killed / name).read_bytes() == (whole / name).read_bytes()
 
 
 # The shell scripts, with a Python that only says how it was called

@@ -49,11 +49,26 @@ def save(directory: pathlib.Path, step: int, state, metadata: dict) -> None:
     tree = _as_dict(state)
     # Overwrite: a run that goes on from the checkpoint before a damaged one comes by the damaged one's step again.
     path, signed = directory.absolute() / str(step), metadata | {"digest": digest(tree, metadata)}
-    ocp.save(path, tree, custom_metadata=signed, overwrite=True)
-    if not processes.writes():
-        return
-    for stale in [*_steps(directory)[KEEP:], *directory.glob("*tmp*")]:
-        shutil.rmtree(directory / str(stale))
+    try:
+        with _silent():
+            ocp.save(path, tree, custom_metadata=signed, overwrite=True)
+    except Exception as error:  # whatever Orbax and its storage raise on a full disk
+        raise OSError(0, f"could not be saved ({type(error).__name__}: {str(error)[:200]!r})", str(path)) from error
+    if processes.writes():
+        _drop(directory, _steps(directory)[KEEP:])
+
+
+def clear(directory: pathlib.Path) -> None:
+    """Remove every checkpoint of `directory`, and `directory` where nothing else is in it."""
+    _drop(directory, _steps(directory))
+    with contextlib.suppress(OSError):
+        directory.rmdir()
+
+
+def _drop(directory: pathlib.Path, steps: list[int]) -> None:
+    """Remove the checkpoints of these steps, and what saves that were killed have left."""
+    for stale in [*(directory / str(step) for step in steps), *directory.glob("*.orbax-checkpoint-tmp*")]:
+        shutil.rmtree(stale)
 
 
 def load_latest(directory: pathlib.Path, like) -> Checkpoint | None:
@@ -75,7 +90,7 @@ def load_latest(directory: pathlib.Path, like) -> Checkpoint | None:
             continue
         return Checkpoint(step, state, metadata)
     if steps:
-        raise errors.UserError(f"{directory}: no checkpoint is whole; remove that directory to train its runs anew")
+        raise errors.UserError(f"{directory}: no checkpoint is whole; start over by --restart")
     return None
 
 

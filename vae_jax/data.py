@@ -1,21 +1,21 @@
 """Images in, a `Dataset` out: scikit-learn's digits, any prepared TFDS image set, or your own .npz arrays."""
 
 import dataclasses
+import json
 import os
 import pathlib
 import re
-import zipfile
-import zlib
 
 import jax
 import numpy as np
 from jax import random
 from jaxtyping import Array, Float, Int, Key, Num
 
-from vae_jax import errors, keys
+from vae_jax import archives, errors, keys
 
 BINARIZE = ("none", "threshold", "static", "dynamic")
 SPLITS = ("train", "valid", "test")
+TFDS_FEATURES = "tensorflow_datasets.core.features."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +93,7 @@ def load(
     dir: str = "",
     download: bool = False,
     binarize: str = "none",
-    valid_fraction: float = 0.1,
+    valid_fraction: float | int = 0.1,
     seed: int = 0,
 ) -> Dataset:
     """Load, split and binarise a data set.
@@ -175,7 +175,7 @@ def _binarized(split: Split, levels: int, how: str, key: Key[Array, ""]) -> Spli
     return dataclasses.replace(split, pixels=(bits * levels).astype(split.pixels.dtype))
 
 
-def _stratified(split: Split, fraction: float) -> np.ndarray:
+def _stratified(split: Split, fraction: float | int) -> np.ndarray:
     """A mask of `fraction` of the rows, the same share of each class; a fixed choice."""
     if not 0 <= fraction < 1:
         raise errors.UserError(f"data.valid_fraction={fraction:g}: should be at least 0 and below 1")
@@ -203,22 +203,12 @@ def _npz(path: str) -> tuple[Split, Split, int]:
         raise errors.UserError("data.name=npz needs data.path=FILE.npz")
     if not pathlib.Path(path).is_file():
         raise errors.UserError(f"data.path={path}: no such file")
-    try:
-        # Opened here, because np.load does not close what it opens if the archive is damaged.
-        with open(path, "rb") as file:
-            archive = np.load(file, allow_pickle=False)
-            if isinstance(archive, np.ndarray):
-                raise errors.UserError(f"data.path={path}: one bare array; should be an .npz with train and test")
-            wanted = [split + kind for split in ("train", "test") for kind in ("", "_labels", "_factors")]
-            arrays = {key: archive[key] for key in wanted if key in archive.files}
-            found = ", ".join(archive.files)
-    except errors.UserError:
-        raise
-    except (OSError, ValueError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
-        raise errors.UserError(f"data.path={path}: not a readable .npz without pickled objects") from error
+    with open(path, "rb") as file:
+        if file.read(6) == b"\x93NUMPY":
+            raise errors.UserError(f"data.path={path}: one bare array; should be an .npz with train and test")
+    wanted = [split + kind for split in ("train", "test") for kind in ("", "_labels", "_factors")]
+    arrays = archives.read(path, f"data.path={path}", wanted, required=("train", "test"))
     for key in ("train", "test"):
-        if key not in arrays:
-            raise errors.UserError(f"data.path={path}: no array {key!r}, only {found}; should hold train and test")
         arrays[key] = _checked_pixels(path, key, arrays[key])
         for kind in ("_labels", "_factors"):
             rows = arrays.get(key + kind)
@@ -259,14 +249,20 @@ def _tfds(name: str, dir: str, download: bool) -> tuple[Split, Split, int]:
         raise errors.UserError(f"data.name={name!r} needs the package tensorflow-datasets ({error})") from error
 
     root = pathlib.Path(dir or os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser()
-    builder = _tfds_builder(tfds, name, root, download)
-    image, label = _tfds_features(name, builder)
-    if builder.info.file_format.name != "ARRAY_RECORD":
-        raise errors.UserError(
-            f"{name} in {root} is prepared as {builder.info.file_format.value}, which only TensorFlow reads; "
-            'prepare it with file_format="array_record"'
-        )
-    splits = {key: _tfds_split(builder, key, image, label) for key in ("train", "test") if key in builder.info.splits}
+    try:
+        builder = _tfds_builder(tfds, name, root, download)
+        image, label = _tfds_features(name, builder)
+        if builder.info.file_format.name != "ARRAY_RECORD":
+            raise errors.UserError(
+                f"{name} in {root} is prepared as {builder.info.file_format.value}, which only TensorFlow reads; "
+                'prepare it with file_format="array_record"'
+            )
+        splits = {key: _tfds_split(builder, key, image, label) for key in ("train", "test") if key in builder.info.splits}
+    except errors.UserError:
+        raise
+    except Exception as error:  # whatever TFDS and its readers raise on a damaged file
+        first = str(error).partition("\n")[0][:200]
+        raise errors.UserError(f"{name} in {root} cannot be read ({type(error).__name__}: {first})") from error
     if "train" not in splits:
         raise errors.UserError(f"{name} has no split 'train', only {', '.join(builder.info.splits)}")
     if "test" not in splits:
@@ -281,6 +277,7 @@ def _tfds_builder(tfds, name: str, root: pathlib.Path, download: bool):
     named = re.fullmatch(r"\w+(/\w[\w.+-]*)*", name)
     versions = sorted(path.parent for path in root.glob(f"{name}/**/dataset_info.json")) if named else []
     if versions:
+        _refuse_code(versions[-1] / "features.json")
         return tfds.builder_from_directory(versions[-1])
     if name not in (names := tfds.list_builders(with_community_datasets=False)):
         prepared = sorted({path.relative_to(root).parts[0] for path in root.glob("*/**/dataset_info.json")})
@@ -304,6 +301,17 @@ def _tfds_builder(tfds, name: str, root: pathlib.Path, download: bool):
     builder = tfds.builder(name, data_dir=root, file_format="array_record")
     builder.download_and_prepare()
     return builder
+
+
+def _refuse_code(path: pathlib.Path) -> None:
+    """TFDS imports the module of every class that a set's features name: only its own may be."""
+
+    def check(node: dict) -> None:
+        for key in ("pythonClassName", "python_class_name"):
+            if not str(node.get(key, TFDS_FEATURES)).startswith(TFDS_FEATURES):
+                raise errors.UserError(f"{path}: names {node[key]!r}, which is no feature of TFDS; nothing else is imported")
+
+    json.loads(path.read_text(), object_hook=check)
 
 
 def _tfds_features(name: str, builder) -> tuple[str, str | None]:

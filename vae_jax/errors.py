@@ -17,10 +17,3 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
     if nearest:
         return UserError(f"unknown {kind} {name!r}: did you mean {' or '.join(nearest)}?")
     return UserError(f"unknown {kind} {name!r}: known are {', '.join(known)}")
-
-
-def choose(kind: str, name: str, table: dict):
-    """`table[name]`, or the error that lists what the table knows."""
-    if name not in table:
-        raise UserError(f"unknown {kind} {name!r}: known are {', '.join(table)}")
-    return table[name]

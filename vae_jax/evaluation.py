@@ -126,6 +126,10 @@ def evaluate(
             yield row, arrays
 
 
+# A run that diverged may stand where its numbers overflow; it is evaluated all the same.
+_overflowing = np.errstate(over="ignore", invalid="ignore")
+
+
 # Programs: what is computed where the images are.
 
 
@@ -279,6 +283,7 @@ def _decode(model: ModelSpec, run) -> Float[Array, "batches batch *shape"]:
 # Columns: what a row of results.csv says of it.
 
 
+@_overflowing
 def _columns(
     model: ModelSpec, spec: EvalSpec, found: dict, shown: dict, weights, dataset: data.Dataset, images: dict, kind: str
 ) -> dict:
@@ -407,6 +412,8 @@ COLUMNS = {
 def _subspace_distance(axes: np.ndarray, train_mean: np.ndarray, x: np.ndarray) -> float | None:
     """Spectral distance between the projectors on a linear decoder's used columns and on as many principal directions."""
     columns = (axes[:-1] - axes[-1]).reshape(len(axes) - 1, -1).astype(float)
+    if not np.isfinite(columns).all():
+        return math.nan
     used = columns[train_mean.var(axis=0, dtype=float) > ACTIVE]
     if not len(used):
         return None
@@ -420,6 +427,8 @@ def knn_accuracy(train: np.ndarray, train_labels: np.ndarray, test: np.ndarray, 
     """Share of test codes whose 5 nearest training codes vote for the right class."""
     from sklearn.neighbors import KNeighborsClassifier
 
+    if not (np.isfinite(train).all() and np.isfinite(test).all()):
+        return math.nan
     return float(KNeighborsClassifier(min(5, len(train))).fit(train, train_labels).score(test, test_labels))
 
 
@@ -428,6 +437,8 @@ def frechet_distance(a: Float[np.ndarray, "n *shape"], b: Float[np.ndarray, "m *
 
     The FID of Heusel et al. (2017) with pixels for features.
     """
+    if not np.isfinite(a).all():
+        return math.nan
     flat_a, flat_b = (np.asarray(x, float).reshape(len(x), -1) for x in (a, b))
     mean = np.sum(np.square(flat_a.mean(axis=0) - flat_b.mean(axis=0)))
     cov_a, cov_b = (np.cov(x, rowvar=False, bias=True).reshape(x.shape[1], -1) for x in (flat_a, flat_b))
@@ -489,6 +500,7 @@ def _linear_columns(fitted: baselines.LinearVAE, x: Float[np.ndarray, "n d"], be
 # Pictures: what the figures need.
 
 
+@_overflowing
 def _queries(model: ModelSpec, found: dict, spec: EvalSpec, dataset: data.Dataset, to_prior: bool, seed: int) -> dict:
     test = found["test"]
     pairs = pictures.pairs(
@@ -504,6 +516,7 @@ def _queries(model: ModelSpec, found: dict, spec: EvalSpec, dataset: data.Datase
     return queries
 
 
+@_overflowing
 def _arrays(test: dict, queries: dict, shown: dict, dataset: data.Dataset, x: np.ndarray) -> dict:
     """What the figures need of one run."""
     arrays = {

@@ -28,13 +28,13 @@ def draw(workdir: str | os.PathLike) -> list[pathlib.Path]:
     folder = directory.workdir / "figures"
     paths = []
     for name, function in FIGURES.items():
+        path = folder / f"{name}.png"
         if (figure := function(directory)) is None:
+            path.unlink(missing_ok=True)  # of a study that was here before
             continue
         folder.mkdir(exist_ok=True)
-        path = folder / f"{name}.png"
-        part = path.with_name(path.name + ".part")
-        figure.savefig(part, format="png", dpi=150, bbox_inches="tight")
-        os.replace(part, path)
+        with results.replacing(path, "wb") as file:
+            figure.savefig(file, format="png", dpi=150, bbox_inches="tight")
         paths.append(path)
     return paths
 
@@ -96,7 +96,7 @@ def _seeds(directory: plotting.Directory) -> str:
     seeds = {len(setting.rows) for setting in directory.settings if "seed" in setting.rows[0]}
     number = max(seeds) if len(seeds) == 1 else "the"
     text = f": mean and standard error over {number} seeds" if seeds and max(seeds) > 1 else ""
-    diverged = sum(not math.isfinite(row["distortion"]) for row in rows)
+    diverged = directory.diverged + sum(not math.isfinite(row["distortion"]) for row in rows)
     return text + (f", without {diverged} diverged run{'s' if diverged > 1 else ''}" if diverged else "")
 
 

@@ -4,13 +4,13 @@ import dataclasses
 import gc
 import math
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from vae_jax import checkpoints, data, errors, memory, processes, results, runs, training
+from vae_jax import checkpoints, data, errors, interrupts, memory, processes, results, runs, training
 from vae_jax.progress import Progress, say
 
 
@@ -31,6 +31,7 @@ def fit(
     directory: pathlib.Path,
     metrics: pathlib.Path,
     done_before: int,
+    stop: Sequence[int] = (),
 ) -> tuple[training.TrainState, int]:
     """Train every run to its last epoch, or go on from where a checkpoint says it was.
 
@@ -45,17 +46,19 @@ def fit(
       directory: of the checkpoints.
       metrics: the file that one line per chunk and run is appended to.
       done_before: how long that file was when this group began, in bytes.
+      stop: looked at after each chunk; a signal in it asks to save and stop.
 
     Returns:
       The final state of every run (host), and how long the metrics file is.
 
     Raises:
       UserError: not even one run for each device fits.
+      Stopped: `stop` asked for it, and everything up to there is saved.
     """
     most = len(labels)
     while True:
         try:
-            return _fit(spec, hyperparams, dataset, plan, labels, directory, metrics, done_before, most)
+            return _fit(spec, hyperparams, dataset, plan, labels, directory, metrics, done_before, stop, most)
         except memory.OutOfMemoryError as error:
             # Processes that do not know of it would go on with programs of another size.
             if error.runs == 1 or jax.process_count() > 1:
@@ -103,7 +106,9 @@ def _too_large(needed: int, shared: int, room: int) -> errors.UserError:
     )
 
 
-def _fit(spec, hyperparams, dataset, plan, labels, directory, metrics, done_before, most) -> tuple[training.TrainState, int]:
+def _fit(
+    spec, hyperparams, dataset, plan, labels, directory, metrics, done_before, stop, most
+) -> tuple[training.TrainState, int]:
     """See `fit`; at most `most` runs are on the devices at a time."""
     count = len(labels)
     program = training.make_program(spec)
@@ -138,13 +143,18 @@ def _fit(spec, hyperparams, dataset, plan, labels, directory, metrics, done_befo
             chunk = blocks.fetch(chunk)  # waits: what fails on a device fails here
         epoch += length
         if processes.writes():
+            results.truncate(metrics, size)  # a directory that was taken away and came again is not gone on with
             size = results.append_jsonl(metrics, _lines(labels, epoch, epoch * spec.steps_per_epoch, chunk))
         due = plan.checkpoint_every and epoch - last_save >= plan.checkpoint_every
-        if due or epoch == spec.epochs:
+        asked = -processes.least(-max(stop, default=0))  # all processes stop together
+        if due or asked or epoch == spec.epochs:
             host = blocks.fetch(state)
             checkpoints.save(directory, epoch, host, {"metrics_bytes": size})
             last_save = epoch
         progress.update(epoch * per_epoch)
+        if asked:
+            progress.finish()
+            raise interrupts.Stopped(asked, f"saved after epoch {epoch} of {spec.epochs}")
     progress.finish()
     return host, size
 

@@ -6,7 +6,7 @@ Everything a user can get wrong in a config is found here, before anything is tr
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -48,8 +48,8 @@ RANGES = {
     "optimizer.learning_rate": (POSITIVE, 1e6),
     "optimizer.b1": (0, 1 - 1e-7),
     "optimizer.b2": (0, 1 - 1e-7),
-    "optimizer.eps": (POSITIVE, 1),
-    "optimizer.cooling": (0, 1),
+    "optimizer.eps": (POSITIVE, 1.0),
+    "optimizer.cooling": (0, 1.0),
     "train.epochs": (1, 10**7),
     "train.batch_size": (0, 10**7),
     "train.data_devices": (1, 10**5),
@@ -66,21 +66,39 @@ RANGES = {
     "eval.gradient_samples": (0, 10**7),
     "eval.calibration_samples": (0, 10**7),
 }
+MOST = 100_000  # runs of a study
 BASELINES = ("pca", "ppca")
 WEIGHTS = tuple(field.name for field in dataclasses.fields(objectives.Weights))
-# Fields without a range or a choice; with those above, every name that there is.
-FREE = (
-    "name",
-    "baselines",
-    "data.name",
-    "data.path",
-    "data.dir",
-    "data.download",
-    "model.hidden",
-    "model.sigma",
-    "eval.importance_splits",
-    *(f"schedule.{weight}" for weight in WEIGHTS),
-)
+# Fields without a range or a choice, each with a value of its type; with those above, every name that there is.
+FREE = {
+    "name": "",
+    "baselines": ("",),
+    "data.name": "",
+    "data.path": "",
+    "data.dir": "",
+    "data.download": False,
+    "model.hidden": (0,),
+    "model.sigma": "",
+    "eval.importance_splits": ("",),
+    **{f"schedule.{weight}": "" for weight in WEIGHTS},
+}
+# Fields that younger versions have and the oldest readable `config.json` does not, with the value that means the same.
+LATER: Flat = {
+    "model.prior_components": 10,
+    "objective.kind": "weighted",
+    "objective.capacity": 0.0,
+    "objective.capacity_weight": 10.0,
+    "objective.free_bits": 0.0,
+    "objective.distortion_target": 0.0,
+    "objective.mmd_weight": 0.0,
+    **{f"schedule.{weight}": "constant" for weight in WEIGHTS},
+    "optimizer.cooling": 0.0,
+    "train.data_devices": 1,
+    "train.precision": "float32",
+    "eval.calibration_samples": 0,
+}
+# A value of the type of every field: a number is whole where the end of its range is.
+LIKE: dict[str, Any] = {key: type(high)() for key, (_, high) in RANGES.items()} | dict.fromkeys(CHOICES, "") | FREE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +110,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        return str(self.config["name"])
+        return self.config["name"]
 
     def group(self, name: str) -> dict[str, Value]:
         """The fields of one group of the config, as keyword arguments."""
@@ -122,21 +140,17 @@ def expand(config: Mapping, sweep: Callable | None = None, sweeps: Sequence[tupl
     Raises:
       UserError: an unknown name, a value of the wrong type or range, a name given twice, two equal runs.
     """
-    flat = flatten(config)
-    _check_names(flat)
-    rows: list[dict] = []
-    if sweep:
-        sweep(rows.append)
-    keys = list(dict.fromkeys(key for row in rows for key in row))
-    for key, values in sweeps:
-        if key in keys:
-            raise errors.UserError(f"--sweep={key}: {key} is given twice; a study sets each name once")
-        if not len(values):
-            raise errors.UserError(f"--sweep={key}: no values; should be {key}=V1,V2,...")
-        keys.append(key)
+    flat, rows, sweeps = resolve(config, sweep, sweeps)
+    keys = list(dict.fromkeys(key for row in (*rows, dict(sweeps)) for key in row))
     axes = [[{key: value} for value in values] for key, values in sweeps]
+    if (count := math.prod(map(len, (rows or [{}], *axes)))) > MOST:
+        raise errors.UserError(f"the sweeps make {count:,} runs; should be at most {MOST:,}")
     products = [dict(itertools.chain(*map(dict.items, parts))) for parts in itertools.product(rows or [{}], *axes)]
-    runs = [_run(flat, row, [key for key in keys if key not in ("name", "seed")]) for row in products]
+    runs = []
+    for row in products:
+        run = Run(flat | row, {key: (flat | row)[key] for key in keys if key not in ("name", "seed")})
+        _check(run.config)
+        runs.append(run)
     seen: dict[tuple, Run] = {}
     for run in runs:
         identity = tuple(run.config.items())
@@ -150,42 +164,66 @@ def describe(row: Mapping) -> str:
     return ", ".join(f"{key}={value}" for key, value in row.items()) or "the config alone"
 
 
-def _run(flat: Flat, row: Mapping, keys: Iterable[str]) -> Run:
-    config = dict(flat)
-    for key, value in row.items():
-        if key not in flat:
-            raise errors.unknown("config name", key, flat)
-        config[key] = typed(key, value, flat[key])
-    _check(config)
-    return Run(config, {key: config[key] for key in keys})
+def resolve(
+    config: Mapping, sweep: Callable | None = None, sweeps: Sequence[tuple[str, Sequence]] = ()
+) -> tuple[Flat, list[Flat], list[tuple[str, list[Value]]]]:
+    """What `expand` takes, with every value as the type of its field: the config, the rows of `sweep`, and `sweeps`."""
+    flat = flatten(config)
+    _check_names(flat)
+    flat = {key: typed(key, value) for key, value in flat.items()}
+    rows: list[dict] = []
+    if sweep:
+        sweep(rows.append)
+    for row in rows:
+        if not isinstance(row, Mapping):
+            raise errors.UserError(f"the sweep's add({row!r}): should be add({{NAME: VALUE, ...}})")
+    keys = {key for row in rows for key in row}
+    for key, values in sweeps:
+        if key in keys:
+            raise errors.UserError(f"--sweep={key}: {key} is given twice; a study sets each name once")
+        if not len(values):
+            raise errors.UserError(f"--sweep={key}: no values; should be {key}=V1,V2,...")
+        keys.add(key)
+    typed_rows = [{key: typed(key, value) for key, value in row.items()} for row in rows]
+    return flat, typed_rows, [(key, [typed(key, value) for value in values]) for key, values in sweeps]
 
 
-def typed(key: str, value, like: Value) -> Value:
-    """`value` (a text from the command line, or a Python value) as the type of the field it is for."""
+def typed(key: str, value) -> Value:
+    """`value` (a text from the command line, or a Python value) as the type of the field `key`.
+
+    Raises:
+      UserError: no such field, or no such value.
+    """
+    if key not in LIKE:
+        raise errors.unknown("config name", str(key), LIKE)
+    return _typed(key, value, LIKE[key])
+
+
+def _typed(key: str, value, like: Value) -> Value:
     kind = type(like)
-    if type(value) is kind and kind is not tuple:
-        return value
     try:
         if kind is tuple:
             parts = value if isinstance(value, tuple | list) else _split_tuple(str(value))
-            element = type(like[0]) if like else str
-            return tuple(typed(key, part, element()) for part in parts)
+            return tuple(_typed(key, part, like[0]) for part in parts)
+        if isinstance(value, np.generic):
+            value = value.item()
         if kind is bool:
             return {"true": True, "false": False}[str(value).lower()]
-        if kind is int and isinstance(value, float):
+        if isinstance(value, bool) or not isinstance(value, str | int | float) or (kind is int and isinstance(value, float)):
             raise ValueError
-        if kind in (int, float, str) and not isinstance(value, bool | tuple):
-            return kind(value)
-        raise ValueError
+        if kind is str and not str(value).isprintable():
+            raise ValueError
+        return kind(value)
     except (ValueError, KeyError, OverflowError):
         kinds = {
             int: "a whole number",
             float: "a number",
             bool: "true or false",
             tuple: "a tuple like (64,64)",
-            str: "a text",
+            str: "a printable text",
         }
-        raise errors.UserError(f"{key}={value}: should be {kinds[kind]}") from None
+        shown = value if isinstance(value, str) and value.isprintable() else repr(value)
+        raise errors.UserError(f"{key}={shown[:200]}: should be {kinds[kind]}") from None
 
 
 def _split_tuple(text: str) -> list[str]:
@@ -210,11 +248,10 @@ def split_values(text: str) -> list[str]:
 
 def _check_names(flat: Flat) -> None:
     """A config that was written by hand has exactly the fields that there are."""
-    known = (*RANGES, *CHOICES, *FREE)
     for key in flat:
-        if key not in known:
-            raise errors.unknown("config name", key, known)
-    for key in known:
+        if key not in LIKE:
+            raise errors.unknown("config name", key, LIKE)
+    for key in LIKE:
         if key not in flat:
             raise errors.UserError(f"the config has no {key}: start from get_config() of configs/base.py")
 
@@ -249,7 +286,7 @@ def _check(config: Flat) -> None:
             f"optimizer.cooling={config['optimizer.cooling']:g}: should be 0 where sigma is none or optimal, or "
             "model.normalize is none: it holds sigma above a falling part of the data's scale"
         )
-    if not str(config["name"]).strip():
+    if not config["name"].strip():
         raise errors.UserError("name='': should be a text")
     if kind == "optimal" and config["objective.importance_samples"] > 1:
         raise errors.UserError(

@@ -5,15 +5,16 @@ any thread.
 """
 
 import dataclasses
+import itertools
 import math
 import os
 import pathlib
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from vae_jax import results
+from vae_jax import errors, results
 
 Arrays = dict[str, np.ndarray]
 
@@ -65,15 +66,19 @@ class Drawn(NamedTuple):
 class Directory:
     """A run directory as the figures see it: settings in the order of panels, and the arrays of one run of each.
 
+    Without the runs that diverged, which are only counted.
+
     Raises:
       UserError: no readable `results.csv`, or a damaged file.
     """
 
     def __init__(self, workdir: str | os.PathLike):
         self.workdir = pathlib.Path(workdir)
-        rows = results.read_csv(self.workdir / "results.csv")
-        config = self.workdir / "config.json"
-        self.config = results.read_json(config) if config.exists() else {}
+        every = results.read_csv(self.workdir / "results.csv")
+        rows = [row for row in every if "diverged" not in row]
+        self.diverged = len(every) - len(rows)
+        self.config = results.read_config(self.workdir) if (self.workdir / "config.json").exists() else {}
+        self._check_settings(rows)
         metrics = self.workdir / "metrics.jsonl"
         self.metrics = results.read_jsonl(metrics) if metrics.exists() else []
         self.varying = results.varying_keys(rows)
@@ -89,10 +94,16 @@ class Directory:
 
     def field(self, key: str):
         """The field `key` of `config.json`, or None."""
-        node = self.config
+        node: Any = self.config
         for part in ("config", *key.split(".")):
             node = node.get(part) if isinstance(node, dict) else None
         return node
+
+    def _check_settings(self, rows: Sequence[results.Row]) -> None:
+        """A column of the grid is of numbers where the config's field is one."""
+        for row, key in itertools.product(rows, results.grid_keys(rows)):
+            if isinstance(self.field(key), int | float) and isinstance(row.get(key, 0), str):
+                raise errors.UserError(f"{self.workdir / 'results.csv'}: {key}={row[key]}: should be a number")
 
     def having(self, key: str, images: bool = True) -> list[Drawn]:
         """Settings whose arrays have `key`; where `images`, as pictures of the size that the first one's have."""

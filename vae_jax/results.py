@@ -12,13 +12,18 @@ import math
 import os
 import pathlib
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
-from vae_jax import errors
+from vae_jax import __version__, archives, errors
 
 Row = dict[str, Any]
+
+# Of a run directory: goes up when an older version could not read what is written.
+FORMAT = 1
+
+WHOLE = ("run", "seed", "diverged")  # columns of whole numbers
 
 
 def strict(value):
@@ -32,29 +37,60 @@ def strict(value):
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def write_text(path: pathlib.Path, text: str) -> None:
-    """Write and rename: `path` holds the old text or the new, never a part."""
+@contextlib.contextmanager
+def _named(path: pathlib.Path) -> Iterator[None]:
+    """A full disk is told by a write, which does not know the file's name."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno or 0, error.strerror or str(error), str(path)) from error
+
+
+@contextlib.contextmanager
+def replacing(path: pathlib.Path, mode: str = "w", **how) -> Iterator[IO]:
+    """A file to write that becomes `path` when it is whole: `path` holds the old content or the new, never a part."""
     part = path.with_name(path.name + ".part")
-    part.write_text(text)
-    os.replace(part, path)
+    with _named(path):
+        with part.open(mode, **how) as file:
+            yield file
+        os.replace(part, path)
 
 
 def write_json(path: pathlib.Path, value) -> None:
-    write_text(path, json.dumps(strict(value), indent=2, allow_nan=False) + "\n")
+    with replacing(path) as file:
+        file.write(json.dumps(strict(value), indent=2, allow_nan=False) + "\n")
 
 
 def read_json(path: pathlib.Path):
     try:
         return json.loads(path.read_text())
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise errors.UserError(f"{path}: not valid JSON ({error})") from error
     except FileNotFoundError as error:
         raise errors.UserError(f"{path}: no such file; is this a run directory?") from error
 
 
+def read_config(workdir: pathlib.Path) -> dict:
+    """`config.json` of a run directory.
+
+    Raises:
+      UserError: none, a damaged one, or one of a format that this version does not read.
+    """
+    path = workdir / "config.json"
+    described = read_json(path)
+    if not isinstance(described, dict) or not isinstance(described.get("versions", {}), dict):
+        raise errors.UserError(f"{path}: not the description of a study")
+    if (theirs := described.get("format", FORMAT)) != FORMAT:
+        writer = described.get("versions", {}).get("vae_jax", "?")
+        raise errors.UserError(
+            f"{path}: written by vae_jax {writer} in format {theirs}; this is vae_jax {__version__}, which reads {FORMAT}"
+        )
+    return described
+
+
 def append_jsonl(path: pathlib.Path, rows: Sequence[Row]) -> int:
     """Add one line per row and return how long the file is then, in bytes."""
-    with path.open("a") as file:
+    with _named(path), path.open("a") as file:
         file.writelines(json.dumps(strict(row), allow_nan=False) + "\n" for row in rows)
     return path.stat().st_size
 
@@ -63,9 +99,9 @@ def read_jsonl(path: pathlib.Path) -> list[Row]:
     """All rows; "inf", "-inf" and "nan" come back as floats."""
     try:
         lines = [json.loads(line) for line in path.read_text().splitlines()]
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        return [{key: float(cell) if cell in ("inf", "-inf", "nan") else cell for key, cell in row.items()} for row in lines]
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError, AttributeError) as error:
         raise errors.UserError(f"{path}: not valid JSON lines ({error})") from error
-    return [{key: float(cell) if cell in ("inf", "-inf", "nan") else cell for key, cell in row.items()} for row in lines]
 
 
 def truncate(path: pathlib.Path, size: int) -> None:
@@ -76,7 +112,7 @@ def truncate(path: pathlib.Path, size: int) -> None:
     """
     length = path.stat().st_size if path.exists() else 0
     if length < size:
-        raise errors.UserError(f"{path}: has {length} bytes where the checkpoint saw {size}; start in another directory")
+        raise errors.UserError(f"{path}: has {length} bytes where the checkpoint saw {size}; start over by --restart")
     if length:
         os.truncate(path, size)
 
@@ -84,12 +120,10 @@ def truncate(path: pathlib.Path, size: int) -> None:
 def write_csv(path: pathlib.Path, rows: Sequence[Row]) -> None:
     """One line per row; the columns are the keys of all rows, in order of first appearance."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    part = path.with_name(path.name + ".part")
-    with part.open("w", newline="") as file:
+    with replacing(path, newline="") as file:
         writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows({key: _cell(row[key]) for key in columns if key in row} for row in rows)
-    os.replace(part, path)
 
 
 def _cell(value) -> str:
@@ -101,46 +135,66 @@ def _cell(value) -> str:
 
 
 def read_csv(path: pathlib.Path) -> list[Row]:
-    """Rows with numbers as int or float where they read as such, and without the cells that do not apply."""
+    """Rows without the cells that do not apply: metrics are numbers, names are texts, settings are either.
+
+    Raises:
+      UserError: no such file, or not such a table.
+    """
     try:
         with path.open(newline="") as file:
-            rows = list(csv.DictReader(file, strict=True))
+            reader = csv.DictReader(file, strict=True)
+            rows, columns = list(reader), reader.fieldnames or []
     except FileNotFoundError as error:
         raise errors.UserError(f"{path}: no such file; is this the directory of a finished study?") from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise errors.UserError(f"{path}: not a readable table ({error})") from error
+    if not {"run", "name"} <= set(columns) or len(set(columns)) < len(columns):
+        raise errors.UserError(f"{path}: its header should have run, name, and each column once")
     if any(None in row or None in row.values() for row in rows):
         raise errors.UserError(f"{path}: a line has more or fewer cells than the header")
-    return [{key: _number(cell) for key, cell in row.items() if cell} for row in rows]
+    if not all(row["run"] and row["name"] for row in rows):
+        raise errors.UserError(f"{path}: a line has no run or no name")
+    return [{key: _parsed(path, key, cell) for key, cell in row.items() if cell} for row in rows]
 
 
-def _number(cell: str):
-    for kind in (int, float):
+def _parsed(path: pathlib.Path, column: str, cell: str):
+    """A cell as what was written: a setting that is no number as we write one is a text."""
+    if column == "name":
+        return cell
+    for kind in (int,) if column in WHOLE else (int, float):
         with contextlib.suppress(ValueError):
-            return kind(cell)
-    return cell
+            value = kind(cell)
+            if "." not in column or str(value) == cell:
+                return value
+    if "." in column:
+        return cell
+    raise errors.UserError(f"{path}: {column}={cell}: should be a {'whole ' if column in WHOLE else ''}number")
 
 
 def write_arrays(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
     path.parent.mkdir(exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
+    with replacing(path, "wb") as file:
         np.savez(file, allow_pickle=False, **arrays)
-    os.replace(part, path)
 
 
 def read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
-    try:
-        # Opened here, because np.load forgets to close a file that it cannot read.
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            return dict(archive)
-    except Exception as error:  # a damaged zip raises one of a dozen types
-        raise errors.UserError(f"{path}: not a readable array file ({type(error).__name__})") from error
+    return archives.read(path, str(path))
 
 
 def arrays_path(workdir: pathlib.Path, run: int) -> pathlib.Path:
     """Where the arrays of run number `run` lie."""
     return workdir / "arrays" / f"run_{run:04d}.npz"
+
+
+# What a study writes beside checkpoints and figures, in the order of removal: what is left of it stays its own to the end.
+OWN = ("results.csv", "arrays/run_*.npz", "metrics.jsonl", "log.jsonl", "config.json")
+
+
+def clear(workdir: pathlib.Path) -> None:
+    """Remove the files that a study wrote, and no other."""
+    for pattern in OWN:
+        for path in [*workdir.glob(pattern + ".part"), *workdir.glob(pattern)]:
+            path.unlink()
 
 
 @contextlib.contextmanager
@@ -202,22 +256,28 @@ SUMMARY = {
 }
 
 
+NAMED = 5  # diverged runs in one line
+
+
 def summary(rows: Sequence[Row]) -> str:
-    """The table of mean +- standard error over seeds, as text."""
+    """The table of mean +- standard error over the seeds that did not diverge, as text."""
     keys = ["name", *varying_keys(rows)]
     columns = [column for column in SUMMARY if any(column in row for row in rows)]
     table = [[*keys, "seeds", *columns]]
+    notes = [""]
     for group, members in grouped(rows, keys).items():
         cells = ["" if value is None else f"{value:g}" if isinstance(value, float) else str(value) for value in group]
-        seeds = len({row["seed"] for row in members if "seed" in row})
-        cells.append(str(seeds) if seeds else "")
+        whole = [row for row in members if "diverged" not in row]
+        cells.append(str(len({row["seed"] for row in whole if "seed" in row})) if "seed" in members[0] else "")
         for column in columns:
-            values = [row[column] for row in members if column in row]
+            values = [row[column] for row in whole if column in row]
             cells.append(_plus_minus(*spread(values), SUMMARY[column]) if values else "")
         table.append(cells)
+        notes.append(_divergences(members))
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in table
+        "  ".join([*(cell.ljust(width) for cell, width in zip(line, widths, strict=True)), note]).rstrip()
+        for line, note in zip(table, notes, strict=True)
     )
 
 
@@ -226,7 +286,8 @@ def best(rows: Sequence[Row]) -> str:
     keys = varying_keys(rows)
     lines = []
     for (name,), members in grouped(rows, ["name"]).items():
-        settings = list(grouped([row for row in members if math.isfinite(row.get("elbo", math.nan))], keys).items())
+        whole = [row for row in members if "diverged" not in row and math.isfinite(row.get("elbo", math.nan))]
+        settings = list(grouped(whole, keys).items())
         if len(settings) < 2:
             continue
         values, chosen = max(settings, key=lambda setting: spread([row["elbo"] for row in setting[1]])[0])
@@ -239,6 +300,25 @@ def best(rows: Sequence[Row]) -> str:
         shown = [f"{column} {_plus_minus(*spread([row[column] for row in chosen]), 2)}" for column in columns]
         lines.append(f"  {name:12s} {', '.join(told):36s} {'  '.join(shown)}")
     return "\n".join(["best elbo of each name, test split:", *lines]) if lines else ""
+
+
+def _divergences(rows: Sequence[Row]) -> str:
+    """Which of the rows diverged, and when."""
+    seeds = [f"seed {row['seed']} " if len(rows) > 1 else "" for row in rows]
+    return ", ".join(
+        f"{seed}diverged at step {row['diverged']}" for seed, row in zip(seeds, rows, strict=True) if "diverged" in row
+    )
+
+
+def diverged(rows: Sequence[Row]) -> str:
+    """The runs that diverged, in words; "" where none did."""
+    found = [row for row in rows if "diverged" in row]
+    named = []
+    for row in found[:NAMED]:
+        told = ", ".join(str(row["name"] if key == "name" else f"{key}={row[key]}") for key in ["name", *grid_keys([row])])
+        named.append(f"run {row['run']} ({told}) at step {row['diverged']}")
+    named += [f"{len(found) - NAMED} more"] if len(found) > NAMED else []
+    return f"{len(found)} of {len(rows)} runs diverged: {'; '.join(named)}" if found else ""
 
 
 def _plus_minus(mean: float, error: float, decimals: int) -> str:

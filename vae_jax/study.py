@@ -7,7 +7,6 @@ import contextlib
 import dataclasses
 import functools
 import importlib.metadata
-import json
 import os
 import pathlib
 import platform
@@ -15,18 +14,21 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
 
 import jax
 import ml_collections
 
 import vae_jax
-from vae_jax import data, errors, evaluation, fit, grid, processes, results, runs, training
+from vae_jax import checkpoints, data, errors, evaluation, fit, grid, interrupts, processes, results, runs, training
 from vae_jax.progress import Progress, say
 
 Config = ml_collections.ConfigDict | Mapping
 
-summary, best = results.summary, results.best
+summary, best, diverged = results.summary, results.best, results.diverged
+
+
+# What a directory with runs in it holds, whoever's they are.
+RUNS = ("results.csv", "metrics.jsonl", "checkpoints/group_*/[0-9]*")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Study:
 
     config: dict
     rows: list[dict]
-    sweeps: list
+    sweeps: list[tuple[str, list]]
     runs: list[grid.Run]
     groups: list[Group]
 
@@ -64,49 +66,71 @@ def plan(config: Config, sweep: Callable | None = None, sweeps: Sequence[tuple[s
       UserError: with one line that names the value and what would be right.
     """
     config = config.to_dict() if isinstance(config, ml_collections.ConfigDict) else dict(config)
-    rows: list[dict] = []
-    if sweep:
-        sweep(rows.append)
-    planned = grid.expand(config, sweep, sweeps)
+    _, rows, typed = grid.resolve(config, sweep, sweeps)
+    planned = grid.expand(config, _adding(rows), typed)
     loaded = functools.cache(lambda source: data.load(**dict(source)))
     groups = [
         Group(loaded(source), spec, eval_spec, plan, [number for number, _ in members], runs.stack([h for _, h in members]))
         for (source, spec, eval_spec, plan), members in grid.group(planned, loaded).items()
     ]
-    return Study(config, rows, [[key, list(values)] for key, values in sweeps], planned, groups)
+    return Study(config, rows, typed, planned, groups)
+
+
+def _adding(rows: Sequence[Mapping]) -> Callable:
+    """A `sweep(add)` of these rows."""
+    return lambda add: [add(row) for row in rows]
 
 
 def run(
-    config: Config, workdir: str | os.PathLike, sweep: Callable | None = None, sweeps: Sequence[tuple[str, Sequence]] = ()
+    config: Config,
+    workdir: str | os.PathLike,
+    sweep: Callable | None = None,
+    sweeps: Sequence[tuple[str, Sequence]] = (),
+    restart: bool = False,
 ) -> list[results.Row]:
     """Plan, train and evaluate a study in `workdir`; returns the rows of `results.csv`. See `plan` for the arguments.
 
-    Called again with the same arguments it goes on where it stopped; a finished study is only read.
+    Called again with the same arguments it goes on where it stopped; a finished study is only read. With `restart` it
+    removes what a study left in `workdir`, and nothing else, and starts over.
 
     Raises:
       UserError: a mistake in the config, or a directory that belongs to another one.
+      Stopped: SIGTERM or Ctrl-C while training; what was reached is saved.
     """
-    return execute(plan(config, sweep, sweeps), pathlib.Path(workdir))
+    return execute(plan(config, sweep, sweeps), pathlib.Path(workdir), restart)
 
 
-def execute(study: Study, workdir: pathlib.Path) -> list[results.Row]:
+def execute(study: Study, workdir: pathlib.Path, restart: bool = False) -> list[results.Row]:
     """Train and evaluate what `workdir` does not hold yet."""
+    if workdir.exists() and not workdir.is_dir():
+        raise errors.UserError(f"--workdir={workdir}: is a file; should be a directory, or a new name")
     described = _description(study)
     processes.agree(json.dumps(described), "config, version or device")
-    if (workdir / "config.json").exists():
-        _same(described, results.read_json(workdir / "config.json"), workdir)
-    done = (workdir / "results.csv").exists()
-    if not done:
+    if restart or not (workdir / "results.csv").exists():
         for group in study.groups:
             fit.check(group.spec, group.hyperparams, group.dataset)
     with _held(workdir):
-        if processes.writes() and not (workdir / "config.json").exists():
-            results.write_json(workdir / "config.json", described)
-        if done:
+        if processes.writes():
+            _prepare(study, described, workdir, restart)
+        processes.wait("prepared")
+        if (workdir / "results.csv").exists():
             say(f"{workdir}: all {len(study.runs)} runs are done")
             return results.read_csv(workdir / "results.csv")
         states = _train(study, workdir)
         return _evaluate(study, states, workdir)
+
+
+def _prepare(study: Study, described: dict, workdir: pathlib.Path, restart: bool) -> None:
+    """Make `workdir` the directory of this study, or refuse it."""
+    if restart:
+        for group in workdir.glob("checkpoints/group_*"):
+            checkpoints.clear(group)
+        results.clear(workdir)
+    if (workdir / "config.json").exists():
+        return _same(study, results.read_config(workdir), workdir)
+    if left := [path for pattern in RUNS for path in workdir.glob(pattern)]:
+        raise errors.UserError(f"--workdir={workdir}: has {left[0].name} but no config.json; start over by --restart")
+    results.write_json(workdir / "config.json", described)
 
 
 @contextlib.contextmanager
@@ -135,10 +159,16 @@ def evaluate(workdir: str | os.PathLike) -> list[results.Row]:
 
 def read(workdir: pathlib.Path) -> Study:
     """The study that `workdir` was made for, planned again from its `config.json`."""
-    described = results.read_json(workdir / "config.json")
+    with _described(workdir, results.read_config(workdir)) as (config, rows, sweeps):
+        return plan(config, _adding(rows), sweeps)
+
+
+@contextlib.contextmanager
+def _described(workdir: pathlib.Path, described: dict) -> Iterator[tuple[dict, list, list]]:
+    """The config, the rows and the sweeps of a `config.json`; what cannot be used inside is told as its fault."""
     try:
-        config, rows, sweeps = (described[key] for key in ("config", "sweep", "sweeps"))
-        return plan(config, lambda add: [add(row) for row in rows], [(key, values) for key, values in sweeps])
+        sweeps = [(key, values) for key, values in described["sweeps"]]
+        yield grid.LATER | grid.flatten(described["config"]), described["sweep"], sweeps
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         if isinstance(error, errors.UserError):
             raise
@@ -147,18 +177,22 @@ def read(workdir: pathlib.Path) -> Study:
 
 def _description(study: Study) -> dict:
     """What `config.json` says: the whole config and its sweep, and on what it ran."""
-    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scikit-learn")
     described = {
+        "format": results.FORMAT,
         "config": study.config,
         "sweep": study.rows,
         "sweeps": study.sweeps,
-        "versions": {"vae_jax": vae_jax.__version__, "python": platform.python_version()}
-        | {package: importlib.metadata.version(package) for package in packages},
-        "device": f"{jax.devices()[0].device_kind} ({jax.default_backend()})",
     }
     commit = _commit()
-    described |= {"commit": commit} if commit else {}
-    return json.loads(json.dumps(results.strict(described)))
+    return described | _platform() | ({"commit": commit} if commit else {})
+
+
+def _platform() -> dict:
+    """What numbers may depend on, beside the config."""
+    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scikit-learn")
+    versions = {"vae_jax": vae_jax.__version__, "python": platform.python_version()}
+    versions |= {package: importlib.metadata.version(package) for package in packages}
+    return {"versions": versions, "device": f"{jax.devices()[0].device_kind} ({jax.default_backend()})"}
 
 
 def _commit() -> str | None:
@@ -173,26 +207,43 @@ def _commit() -> str | None:
         return None
 
 
-def _same(ours: dict, theirs: Any, workdir: pathlib.Path) -> None:
-    """Refuse a directory of another config, naming the first key that differs; other versions only get a word."""
-    if not isinstance(theirs, dict):
-        raise errors.UserError(f"{workdir / 'config.json'}: not the description of a study")
-    flat = [grid.flatten({"config": side.get("config", {})}) for side in (ours, theirs)]
-    for key in [*flat[0], *(key for key in flat[1] if key not in flat[0])]:
-        values = [side.get(key, "nothing") for side in flat]
-        if values[0] != values[1]:
-            name = key.removeprefix("config.")
-            raise errors.UserError(
-                f"--workdir={workdir} belongs to another config: {name} is {values[1]} there and {values[0]} here; "
-                "choose another directory"
-            )
-    for key in ("sweep", "sweeps"):
-        if ours[key] != theirs.get(key):
-            raise errors.UserError(
-                f"--workdir={workdir} belongs to another config: its {key} differs; choose another directory"
-            )
-    if ours["versions"] != theirs.get("versions") or ours["device"] != theirs.get("device"):
+def _same(study: Study, theirs: dict, workdir: pathlib.Path) -> None:
+    """Refuse a directory of another study, naming what differs first; other versions only get a word."""
+    ours, other = _platform(), {key: theirs.get(key) for key in ("versions", "device")}
+    with _described(workdir, theirs) as (config, rows, sweeps):
+        if differs := _difference(grid.flatten(study.config), config):
+            older = (other["versions"] or {}).get("vae_jax", vae_jax.__version__)
+            by = "" if older == vae_jax.__version__ else f" (of vae_jax {older}; this is {vae_jax.__version__})"
+        else:
+            planned, by = grid.expand(config, _adding(rows), sweeps), ""
+            differs = _other_grid(study.runs, planned)
+    if differs:
+        raise errors.UserError(
+            f"--workdir={workdir} belongs to another config{by}: {differs}; choose another directory, "
+            "or start over by --restart"
+        )
+    if ours != other:
         say(f"{workdir}: begun with other versions or on another device; the numbers may differ in the last digits")
+
+
+def _difference(ours: grid.Flat, theirs: grid.Flat) -> str:
+    """The first field that differs, or ""."""
+    for key in [*ours, *(key for key in theirs if key not in ours)]:
+        here, there = (side.get(key, "nothing") for side in (ours, theirs))
+        if here != there:
+            return f"{key} is {there} there and {here} here"
+    return ""
+
+
+def _other_grid(ours: list[grid.Run], theirs: list[grid.Run]) -> str:
+    """What the sweeps make of one config differs in, or ""."""
+    here, there = (", ".join(planned[0].settings) or "nothing" for planned in (ours, theirs))
+    if here != there:
+        return f"its sweep sets {there} there and {here} here"
+    for number, (mine, other) in enumerate(zip(ours, theirs, strict=False)):
+        if differs := _difference(mine.config, other.config):
+            return f"in run {number} {differs}"
+    return f"it has {len(theirs)} runs there and {len(ours)} here" if len(ours) != len(theirs) else ""
 
 
 def _train(study: Study, workdir: pathlib.Path) -> list[training.TrainState]:
@@ -200,10 +251,11 @@ def _train(study: Study, workdir: pathlib.Path) -> list[training.TrainState]:
     for index, group in enumerate(study.groups):
         labels = [_label(study, number) for number in group.numbers]
         start = time.time()
-        state, size = fit.fit(
-            group.spec, group.hyperparams, group.dataset, group.plan, labels,
-            _checkpoint_directory(workdir, index), workdir / "metrics.jsonl", size,
-        )  # fmt: skip
+        with interrupts.held() as stop:
+            state, size = fit.fit(
+                group.spec, group.hyperparams, group.dataset, group.plan, labels,
+                _checkpoint_directory(workdir, index), workdir / "metrics.jsonl", size, stop,
+            )  # fmt: skip
         states.append(state)
         _log(workdir, {"event": "trained", "group": index, "runs": len(labels), "seconds": time.time() - start})
     return states
@@ -237,8 +289,10 @@ def _evaluate(study: Study, states: list[training.TrainState], workdir: pathlib.
             group.dataset,
             group.spec.objective,
         )
-        for number, (metrics, arrays) in zip(group.numbers, evaluated, strict=True):
-            rows[number] = _label(study, number) | study.runs[number].settings | metrics
+        for number, step, (metrics, arrays) in zip(group.numbers, state.diverged_at, evaluated, strict=True):
+            # A diverged run stands where its state was finite last.
+            diverged = {"diverged": None if step < 0 else int(step)}
+            rows[number] = _label(study, number) | study.runs[number].settings | diverged | metrics
             if processes.writes():
                 results.write_arrays(results.arrays_path(workdir, number), arrays)
             progress.update(len(rows))

@@ -1,0 +1,333 @@
+"""Nothing lost: processes that are killed, stopped or starved of disk, bad directories, and what is in them then."""
+
+import json
+import os
+import pathlib
+import random
+import shlex
+import shutil
+import signal
+import sys
+import time
+
+import numpy as np
+import pytest
+from processes import ROOT, Forks, wait_for
+
+from vae_jax import errors, figures, interrupts, results, study
+
+VECTORS = "tests/data/vectors.npz"
+SMALL = {
+    "data.name": "npz",
+    "data.path": VECTORS,
+    "model.latents": 3,
+    "model.hidden": "(4,)",
+    "model.likelihood": "gaussian",
+    "train.epochs": 24,
+    "train.chunk_epochs": 1,
+    "train.checkpoint_every": 1,
+    "train.batch_size": 16,
+    "eval.samples": 2,
+    "eval.batch_size": 16,
+    "eval.decoded": 20,
+    "eval.aggregate_samples": 4,
+}
+SEEDS = "--sweep=seed=0,1"
+
+
+def arguments(workdir: pathlib.Path, *more: str, **fields) -> list[str]:
+    """What is typed for the small study in `workdir`; two underscores for a dot."""
+    settings = SMALL | {name.replace("__", "."): value for name, value in fields.items()}
+    typed = [f"--config.{key}={value}" for key, value in settings.items()]
+    return ["--config=configs/vae.py", *typed, f"--workdir={workdir}", *more]
+
+
+@pytest.fixture(scope="module")
+def forks(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("forks")
+    forks = Forks(folder, XDG_CACHE_HOME=str(folder))
+    yield forks
+    forks.close()
+
+
+@pytest.fixture(scope="module")
+def whole(forks, tmp_path_factory):
+    """The small study of two runs, never stopped; read only. And how long it took, once compiled."""
+    folder = tmp_path_factory.mktemp("reliability")
+    assert forks.run("train", arguments(folder / "compiled", SEEDS)).code == 0
+    start = time.monotonic()
+    assert forks.run("train", arguments(folder / "whole", SEEDS)).code == 0
+    return folder / "whole", time.monotonic() - start
+
+
+def signed(workdir: pathlib.Path) -> list[dict]:
+    """What the last checkpoint of each group signs: the digest of all parameters, and the length of metrics.jsonl."""
+    groups = sorted((workdir / "checkpoints").iterdir())
+    last = [max(group.iterdir(), key=lambda path: int(path.name)) for group in groups]
+    return [json.loads((path / "_CHECKPOINT_METADATA").read_text())["custom_metadata"] for path in last]
+
+
+def assert_same(ours: pathlib.Path, theirs: pathlib.Path) -> None:
+    for name in ("results.csv", "metrics.jsonl"):
+        assert (ours / name).read_bytes() == (theirs / name).read_bytes()
+    assert signed(ours) == signed(theirs)
+    assert not [*ours.rglob("*tmp*"), *ours.rglob("*.part")]
+
+
+def said_in_one_line(ended) -> str:
+    """What is said where a command cannot go on."""
+    lines = [line for line in ended.err.splitlines() if not line.startswith(("vae (", "evaluation: "))]
+    assert (ended.code, ended.out, len(lines)) == (2, "", 1), ended
+    assert lines[0].startswith("error: ")
+    return lines[0]
+
+
+# Killed and stopped
+
+
+@pytest.mark.parametrize("kills", [3, pytest.param(30, marks=pytest.mark.stress)])
+def test_killed_at_any_moment(forks, whole, tmp_path, kills):
+    """SIGKILL, every other time in the middle of a save: the same command again ends as if nothing had been."""
+    moments, cut, number, workdir = random.Random(kills), 0, 0, tmp_path / "0"
+    while number < kills:
+        process, start = forks.start("train", arguments(workdir, SEEDS)), time.monotonic()
+        delay = moments.uniform(0, whole[1])
+        try:
+            if number % 2 == 0:
+                wait_for(lambda: [*workdir.glob("checkpoints/*/*tmp*")] or time.monotonic() > start + delay)  # noqa: B023
+            else:
+                time.sleep(delay)
+            os.kill(process, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        if forks.end().code == 0:  # it was done before: compared, and another one is begun
+            assert_same(workdir, whole[0])
+            workdir = tmp_path / str(number)
+        else:
+            number += 1
+            cut += bool([*workdir.glob("checkpoints/*/*tmp*")])
+    assert forks.run("train", arguments(workdir, SEEDS)).code == 0
+    assert_same(workdir, whole[0])
+    assert cut >= kills // 6, "not in the middle of saves"
+
+
+def test_stopped_by_signals(forks, tmp_path):
+    """SIGTERM, then Ctrl-C: each saves at the end of the chunk, says how to go on, and exits with its code."""
+    fields = {"train__epochs": 500, "train__checkpoint_every": 0}
+    whole, workdir = tmp_path / "whole", tmp_path / "stopped"
+    assert forks.run("train", arguments(whole, **fields)).code == 0
+    command = arguments(workdir, **fields)
+    metrics = workdir / "metrics.jsonl"
+    for number, more in ((signal.SIGTERM, ["--restart"]), (signal.SIGINT, [])):
+        size = metrics.stat().st_size if metrics.exists() else 0
+        process = forks.start("train", command + more)
+        wait_for(lambda: metrics.exists() and metrics.stat().st_size > size)  # noqa: B023
+        os.kill(process, number)
+        ended = forks.end()
+        assert (ended.code, ended.out) == (128 + number, ""), ended
+        epoch = max(int(path.name) for path in (workdir / "checkpoints" / "group_000").iterdir())
+        assert epoch == len(results.read_jsonl(metrics)) < 500
+        typed = shlex.join([sys.executable, "-m", "experiments.train", *command])
+        assert ended.err.splitlines()[-1] == (
+            f"stopped by {number.name}, saved after epoch {epoch} of 500; to go on: {typed}"
+        )
+    assert forks.run("train", command).code == 0
+    assert_same(workdir, whole)
+
+
+def test_the_second_signal_stops_at_once(capfd):
+    before = [signal.getsignal(number) for number in interrupts.SIGNALS]
+    with pytest.raises(interrupts.Stopped) as caught, interrupts.held() as received:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert received == [signal.SIGTERM]
+        os.kill(os.getpid(), signal.SIGINT)
+    assert caught.value.signal == signal.SIGINT
+    assert [signal.getsignal(number) for number in interrupts.SIGNALS] == before
+    assert capfd.readouterr().err == "stopping with a checkpoint at the end of this chunk; again: stop at once\n"
+
+
+# The disk
+
+
+@pytest.fixture
+def begun(forks, whole, tmp_path):
+    """The small study with some checkpoints, and how many epochs the last of them has."""
+    workdir = tmp_path / "begun"
+    shutil.copytree(whole[0], workdir)
+    (workdir / "results.csv").unlink()
+    shutil.rmtree(workdir / "checkpoints" / "group_000" / "24")
+    shutil.rmtree(workdir / "arrays")
+    (workdir / "metrics.jsonl").write_text("".join((whole[0] / "metrics.jsonl").read_text().splitlines(True)[:46]))
+    return workdir
+
+
+def largest(folder: pathlib.Path) -> int:
+    return max(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("where", ["checkpoints", "metrics.jsonl", "arrays"])
+def test_a_full_disk(forks, whole, begun, where):
+    """No byte too many in the file that grows: one line that names it, and what was there goes on later."""
+    metrics = (begun / "metrics.jsonl").stat().st_size
+    saved = largest(whole[0] / "checkpoints")
+    limit = {"checkpoints": saved // 2, "metrics.jsonl": metrics + 10, "arrays": largest(whole[0] / "arrays") - 10}[where]
+    if where == "checkpoints":  # whose files are smaller than metrics.jsonl is in the end: from the beginning
+        (begun / "metrics.jsonl").unlink()
+        shutil.rmtree(begun / "checkpoints")
+    elif where == "arrays":  # trained, and not evaluated
+        begun = pathlib.Path(shutil.copytree(whole[0], begun.parent / "trained"))
+        (begun / "results.csv").unlink()
+    said = said_in_one_line(forks.run("train", arguments(begun, SEEDS), limit))
+    assert str(begun / where) in said
+    assert not (begun / "results.csv").exists()
+    assert forks.run("train", arguments(begun, SEEDS)).code == 0
+    assert_same(begun, whole[0])
+
+
+def test_a_directory_that_is_taken_away(forks, tmp_path):
+    workdir, away = tmp_path / "workdir", tmp_path / "away"
+    forks.start("train", arguments(workdir, train__epochs=2000))
+    wait_for(lambda: [*workdir.glob("checkpoints/*/2")])
+    workdir.rename(away)
+    said = said_in_one_line(forks.end())
+    assert str(workdir) in said
+    assert not (workdir / "results.csv").exists()
+    assert [*away.glob("checkpoints/group_000/[0-9]*")]
+
+
+# Damaged and foreign directories
+
+
+def test_a_directory_without_its_config_is_not_gone_on_with(forks, begun):
+    (begun / "config.json").unlink()
+    said = said_in_one_line(forks.run("train", arguments(begun, SEEDS)))
+    assert said.endswith("has metrics.jsonl but no config.json; start over by --restart")
+
+
+def test_restart_removes_its_own_files_only(forks, whole, tmp_path):
+    workdir = tmp_path / "again"
+    shutil.copytree(whole[0], workdir)
+    foreign = ["notes.txt", "arrays/mine.npz", "arrays/run_1.txt", "checkpoints/mine", "checkpoints/group_000/mine"]
+    foreign += ["figures/mine.png", "checkpoints/group_007/mine", "results.csv.bak"]
+    for name in foreign:
+        (workdir / name).parent.mkdir(exist_ok=True)
+        (workdir / name).write_text(name)
+    (workdir / "checkpoints" / "group_000" / "24" / "_CHECKPOINT_METADATA").write_text("")
+    (workdir / "checkpoints" / "group_000" / "23" / "_CHECKPOINT_METADATA").write_text("")
+    (workdir / "results.csv").unlink()
+    ended = forks.run("train", arguments(workdir, SEEDS))
+    assert "no checkpoint is whole; start over by --restart" in ended.err
+    assert ended.code == 2
+    # A mistake removes nothing.
+    before = sorted(workdir.rglob("*"))
+    said_in_one_line(forks.run("train", arguments(workdir, "--restart", train__epochs=-1)))
+    assert sorted(workdir.rglob("*")) == before
+    ended = forks.run("train", arguments(workdir, "--restart", "--sweep=seed=1"))
+    assert ended.code == 0, ended
+    (row,) = results.read_csv(workdir / "results.csv")
+    assert row == results.read_csv(whole[0] / "results.csv")[1] | {"run": 0}
+    assert not results.arrays_path(workdir, 1).exists()
+    assert [(workdir / name).read_text() for name in foreign] == foreign
+
+
+DAMAGES = {
+    "config.json": ["", "[]", "3", '{"config": 3}', '{"format": 1, "config": {}, "sweep": 3, "sweeps": 3}'],
+    "results.csv": ["", "run,name\n", "run,name,elbo\n0,vae,high\n", "run\n0\n", "run,name,objective.beta\n0,vae,big\n"],
+    "metrics.jsonl": ["{", "[1]\n", "3\n"],
+}
+
+
+@pytest.mark.parametrize(("name", "text"), [(name, text) for name, texts in DAMAGES.items() for text in texts])
+def test_files_that_somebody_edited(whole, tmp_path, name, text, monkeypatch):
+    """Drawn or evaluated, or one line."""
+    monkeypatch.chdir(ROOT)
+    workdir = pathlib.Path(shutil.copytree(whole[0], tmp_path / "edited"))
+    (workdir / name).write_text(text)
+    if name == "config.json":
+        with pytest.raises(errors.UserError, match=r"config\.json: "):
+            study.evaluate(workdir)
+    elif text == "run,name\n":
+        assert figures.draw(workdir) == []
+    else:
+        with pytest.raises(errors.UserError, match=name) as caught:
+            figures.draw(workdir)
+        assert "\n" not in str(caught.value)
+
+
+# Diverged
+
+
+def test_a_diverged_run_harms_no_other(forks, whole, tmp_path):
+    command = arguments(tmp_path / "grid", "--sweep=optimizer.learning_rate=3e-3,1e6")
+    ended = forks.run("train", command)
+    assert ended.code == 3, ended
+    rows = results.read_csv(tmp_path / "grid" / "results.csv")
+    assert "diverged" not in rows[0]
+    step = rows[1]["diverged"]
+    assert 0 <= step < 24 * 3
+    last = ended.err.splitlines()[-1]
+    assert last.startswith(f"error: 1 of 2 runs diverged: run 1 (vae, optimizer.learning_rate=1000000.0) at step {step};")
+    assert f"  diverged at step {step}\n" in ended.out
+    # The other, bit for bit.
+    assert rows[0] == results.read_csv(whole[0] / "results.csv")[0] | {"optimizer.learning_rate": 0.003}
+    lines = results.read_jsonl(tmp_path / "grid" / "metrics.jsonl")
+    assert lines[::2] == results.read_jsonl(whole[0] / "metrics.jsonl")[::2]
+    # Frozen: what depends on the state alone stays as it is.
+    late = [line["valid_mean_std"] for line in lines[1::2] if line["step"] > step]
+    assert len(late) > 2
+    np.testing.assert_array_equal(late, late[0])
+    # Again in the finished directory.
+    again = forks.run("train", command)
+    assert (again.code, again.out, again.err.splitlines()[-1]) == (3, ended.out, last)
+    allowed = forks.run("train", [*command, "--allow_diverged"])
+    assert (allowed.code, allowed.out) == (0, ended.out)
+    assert "runs diverged" not in allowed.err
+
+
+# Older formats
+
+
+@pytest.mark.parametrize("name", ["format_1"])
+def test_a_directory_of_a_released_format_is_read(tmp_path, name, monkeypatch):
+    """Drawn, evaluated anew from its checkpoint, and gone on with.
+
+    Made by: python -m experiments.train --config=configs/vae.py --workdir=tests/data/format_1 and `SMALL`, with 2 epochs.
+    """
+    monkeypatch.chdir(ROOT)
+    workdir = pathlib.Path(shutil.copytree(ROOT / "tests" / "data" / name, tmp_path / name))
+    (before,) = results.read_csv(workdir / "results.csv")
+    assert [path.name for path in figures.draw(workdir)] == ["posterior_std.png"]
+    (evaluated,) = study.evaluate(workdir)
+    numbers = {key: value for key, value in before.items() if isinstance(value, float)}
+    # Made on another machine: a bound for rounding, not for other numbers.
+    assert {key: evaluated[key] for key in numbers} == pytest.approx(numbers, rel=1e-3, abs=1e-5)
+    config = study.read(workdir).config
+    (workdir / "results.csv").unlink()
+    shutil.rmtree(workdir / "checkpoints" / "group_000" / "2")
+    (again,) = study.run(config, workdir)
+    assert {key: again[key] for key in numbers} == pytest.approx(numbers, rel=1e-3, abs=1e-5)
+
+
+def test_a_directory_of_a_format_to_come_is_refused(whole, tmp_path):
+    workdir = pathlib.Path(shutil.copytree(whole[0], tmp_path / "new"))
+    described = results.read_json(workdir / "config.json")
+    described |= {"format": 99, "versions": {"vae_jax": "7.0.0"}}
+    results.write_json(workdir / "config.json", described)
+    for read in (figures.draw, study.evaluate):
+        with pytest.raises(errors.UserError, match=r"written by vae_jax 7\.0\.0 in format 99; this is vae_jax \d"):
+            read(workdir)
+
+
+# The same command
+
+
+def test_the_same_command_twice_and_the_grid_the_other_way_round(forks, whole, tmp_path):
+    compiled = whole[0].parent / "compiled"
+    names = {str(path.relative_to(compiled)) for path in compiled.rglob("*") if path.is_file()} - {"log.jsonl"}
+    for name in names:
+        if "checkpoints" not in name:  # Orbax names its files by chance; what they hold is signed
+            assert (compiled / name).read_bytes() == (whole[0] / name).read_bytes(), name
+    assert_same(compiled, whole[0])
+    assert forks.run("train", arguments(tmp_path / "turned", "--sweep=seed=1,0")).code == 0
+    turned = results.read_csv(tmp_path / "turned" / "results.csv")
+    assert [row | {"run": 1 - row["run"]} for row in turned[::-1]] == results.read_csv(whole[0] / "results.csv")
