@@ -296,6 +296,7 @@ def test_the_compiled_program_holds_no_collective():
 SHARED_KINDS = {
     "weighted": {},
     "importance": {"importance_samples": 3},
+    "optimal sigma": {"model": dataclasses.replace(MODEL, likelihood="gaussian", sigma="optimal")},
     "mmd": {"objective": "mmd", "model": dataclasses.replace(MODEL, prior="mixture", prior_components=3)},
 }
 
