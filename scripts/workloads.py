@@ -77,11 +77,12 @@ def run_together(dataset: data.Dataset, settings: Mapping[str, Any], count: int,
         config[group][field] = value
     planned = [grid.specify(run, dataset) for run in grid.expand(config, None, [("seed", range(count))])]
     spec, mesh = planned[0][0], runs.mesh(count)
-    hyperparams = runs.pad(runs.stack([traced for _, traced in planned]), mesh.size)
+    hyperparams = runs.put(runs.pad(runs.stack([traced for _, traced in planned]), mesh.size), mesh)
+    shared = dataset.statistics(spec.model.normalize), {"train": dataset.splits["train"].pixels}
+    statistics, splits = runs.put(shared, mesh, shared=True)
     program = training.make_program(spec)
-    state = runs.over_runs(program.init, mesh)(hyperparams, dataset.statistics(spec.model.normalize))
+    state = runs.over_runs(program.init, mesh)(hyperparams, statistics)
     advance = runs.over_runs(program.advance, mesh, mapped=2, donate=True)
-    splits = jax.device_put({"train": dataset.splits["train"].pixels})
 
     def work() -> None:
         nonlocal state
