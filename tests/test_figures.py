@@ -20,7 +20,15 @@ STUDY = {  # name -> noise_scale, distortion_weight, betas
     "beta_vae": (1.0, 1.0, (0.5, 2.0)),
 }
 PICTURES = {"latent_plane", "manifold", "samples", "reconstructions", "traversals", "interpolations"}
-SPECIAL = {"latents", "water_filling", "gradient_variance", "intervals", "reliability"}  # of other studies than this one
+SPECIAL = {
+    "latents",
+    "water_filling",
+    "gradient_variance",
+    "steering",
+    "priors",
+    "intervals",
+    "reliability",
+}  # of other studies than this one
 
 
 def arrays_of(noise_scale: float, seed: int, latents: int = 2, shape=(8, 8, 1), labels: bool = True) -> dict:

@@ -248,6 +248,37 @@ def test_steps_by_hand():
         np.testing.assert_allclose(mine, theirs, rtol=4 * EPS, atol=3 * rate * 100 * EPS)
 
 
+def test_adam_is_optaxs_or_stays():
+    generator = np.random.default_rng(0)
+    theirs, update = optax.scale_by_adam(eps=1e-8), jax.jit(lambda grads, state: theirs.update(grads, state))
+    spec = dataclasses.replace(SPEC, b1=0.9, b2=0.999, eps=1e-8)
+    mine = jax.jit(lambda grads, state, alive: training._adam(spec, grads, state, alive))
+    state = expected = theirs.init({"kernel": jnp.zeros((3, 4)), "bias": jnp.zeros(())})
+    for _ in range(20):
+        scale = 10 ** generator.uniform(-6, 3)
+        grads = jax.tree.map(lambda leaf, scale=scale: np.float32(scale * generator.normal(size=leaf.shape)), state.mu)
+        direction, state = mine(grads, state, True)
+        with jax.numpy_dtype_promotion("standard"):
+            found, expected = update(grads, expected)
+        for a, b in zip(*map(jax.tree.leaves, ((direction, state), (found, expected))), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-7)  # moments cancel, and so does 1 - b2^t
+    assert_same(mine(jax.tree.map(lambda leaf: np.nan * leaf, grads), state, False)[1], state)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e25])
+@pytest.mark.parametrize("where", ["loss", "kernel", "bias"])
+def test_what_is_not_finite_is_seen(where, bad):
+    """1e25 is finite, but its square, which Adam keeps, is not."""
+    found = {"loss": np.ones((), np.float32), "kernel": np.full((3, 4), -1, np.float32), "bias": np.zeros((), np.float32)}
+
+    def is_finite() -> bool:
+        return bool(training._is_finite(jnp.asarray(found["loss"]), {name: found[name] for name in ("kernel", "bias")}))
+
+    assert is_finite()
+    found[where][(1, 2) if where == "kernel" else ()] = bad
+    assert is_finite() == (where == "loss" and bad == 1e25)
+
+
 @pytest.mark.parametrize(
     ("schedule", "factor"),
     [("linear", lambda t: 1 - t), ("cosine", lambda t: (1 + np.cos(np.pi * t)) / 2), ("constant", lambda t: 1.0)],
@@ -296,6 +327,7 @@ def test_the_compiled_program_holds_no_collective():
 SHARED_KINDS = {
     "weighted": {},
     "importance": {"importance_samples": 3},
+    "optimal sigma": {"model": dataclasses.replace(MODEL, likelihood="gaussian", sigma="optimal")},
     "mmd": {"objective": "mmd", "model": dataclasses.replace(MODEL, prior="mixture", prior_components=3)},
 }
 

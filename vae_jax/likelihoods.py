@@ -50,7 +50,7 @@ class Likelihood:
         """(low, high) of every pixel."""
         raise NotImplementedError
 
-    def fitted(self, x: Images) -> "Likelihood":
+    def fitted(self, x: Images, mean: Callable[[Array], Array] = lambda value: value) -> "Likelihood":
         """With the shared sigma that is best for the images `x`: of families that take the sigma "optimal"."""
         raise NotImplementedError
 
@@ -143,14 +143,15 @@ class Gaussian(Graded):
     def sample(self, key: Key[Array, ""]) -> Images:
         return self.mean + self.std * random.normal(key, self.mean.shape, self.mean.dtype)
 
-    def fitted(self, x: Images) -> "Gaussian":
+    def fitted(self, x: Images, mean: Callable[[Array], Array] = lambda value: value) -> "Gaussian":
         """With the shared sigma of largest likelihood: sigma^2 = mean squared error of the batch (Rybkin et al. 2021).
 
+        `mean` is over the devices that have equal parts of the batch.
         The gradient is stopped: at the best sigma the batch's log-likelihood is stationary in it, so that the gradient of
         the paper's closed form -D/2 (log(2 pi MSE) + 1), which differentiates the MSE, is the same.
         """
-        squared = jnp.maximum(jnp.mean(jnp.square(x - self.mean)), SIGMA_FLOOR**2)
-        return Gaussian(self.mean, lax.stop_gradient(0.5 * jnp.log(squared)))
+        squared = mean(lax.stop_gradient(jnp.mean(jnp.square(x - self.mean))))
+        return Gaussian(self.mean, 0.5 * jnp.log(jnp.maximum(squared, SIGMA_FLOOR**2)))
 
 
 @struct.dataclass

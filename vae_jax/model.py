@@ -174,11 +174,18 @@ class VAE(nn.Module):
         return family.build(output, log_sigma, self.spec.levels)
 
     def log_likelihood(
-        self, x: Float[Array, "batch *pixels"], z: Float[Array, "batch latents"], sigma: float | Float[Array, ""] = 1.0
+        self,
+        x: Float[Array, "batch *pixels"],
+        z: Float[Array, "batch latents"],
+        sigma: float | Float[Array, ""] = 1.0,
+        mean: Callable[[Array], Array] = lambda value: value,
     ) -> Float[Array, " batch"]:
-        """log p(x | z) as it is trained: an "optimal" sigma is that of this batch, and `sigma` not used."""
+        """log p(x | z) as it is trained: an "optimal" sigma is that of this batch, and `sigma` not used.
+
+        `mean` is over the devices that have equal parts of the batch.
+        """
         likelihood = self.decode(z, sigma)
-        return (likelihood.fitted(x) if self.spec.sigma == "optimal" else likelihood).log_prob(x)
+        return (likelihood.fitted(x, mean) if self.spec.sigma == "optimal" else likelihood).log_prob(x)
 
     def prior(self) -> priors.Prior:
         """p(z)."""

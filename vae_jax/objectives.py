@@ -71,6 +71,7 @@ def terms(
     sigma: Number,
     samples: int = 1,
     draw: Callable = random.normal,
+    mean: Callable = lambda value: value,
 ) -> Terms:
     """Encode, draw z per image (once, or `samples` times for the importance-weighted bound), decode; `vae` is bound.
 
@@ -81,7 +82,7 @@ def terms(
     prior = vae.prior()
     if samples == 1:
         z = reparameterize(key, posterior, noise_scale, draw)
-        return Terms(-vae.log_likelihood(x, z, sigma), posterior.rate_per_latent(prior, z), posterior, z)
+        return Terms(-vae.log_likelihood(x, z, sigma, mean), posterior.rate_per_latent(prior, z), posterior, z)
     # All draws through the decoder in one batch [samples * batch].
     many, images = (jax.tree.map(lambda leaf: jnp.tile(leaf, (samples, *(1,) * (leaf.ndim - 1))), t) for t in (posterior, x))
     z = reparameterize(key, many, noise_scale, draw)

@@ -132,9 +132,9 @@ class Rows:
         """The terms of the whole batch."""
         return terms if self.devices == 1 else terms.gathered("data")
 
-    def mean(self, grads):
-        """Of the gradients of the devices: the gradient."""
-        return grads if self.devices == 1 else lax.pmean(grads, "data")
+    def mean(self, tree):
+        """Over the devices: of their gradients it is the gradient."""
+        return tree if self.devices == 1 else lax.pmean(tree, "data")
 
 
 class Program(NamedTuple):
@@ -169,7 +169,7 @@ def make_program(spec: RunSpec) -> Program:
         bound = vae.bind({"params": vae.cast(params), "statistics": state.statistics | _cooled(spec, state)})
         epoch = state.step.astype(jnp.float32) / spec.steps_per_epoch
         weights = objectives.scheduled(hyperparams.objective, spec.schedules, hyperparams.schedule_epochs, epoch)
-        drawn = (key, weights.noise_scale, hyperparams.sigma, spec.importance_samples, rows.draw)
+        drawn = (key, weights.noise_scale, hyperparams.sigma, spec.importance_samples, rows.draw, rows.mean)
         terms = rows.gather(objectives.terms(bound, rows.share(x), *drawn))
         prior_key = keys.at(keys.stream(hyperparams.seed, keys.Stream.PRIOR), state.step)
         context = objectives.Context(bound.prior(), prior_key, spec.train_size, state.carried)
