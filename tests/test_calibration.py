@@ -261,5 +261,6 @@ def test_a_discretised_decoder_is_reported_in_bits():
         assert row["train_bits_per_pixel"] == pytest.approx(-row["train_elbo"] / 16 / math.log(2))
         assert row["bits_per_pixel"] > 8  # uniform bytes can not be had for less
         assert "sigma" not in row and row["mean_sigma"] > 0  # every pixel has its own
+        assert "residual_mean_square" not in row  # the location may lie far outside [0, 1]
         levels = arrays["predictive_high"] * 255
         np.testing.assert_allclose(levels, np.round(levels), atol=1e-3)  # an end of the interval is a value

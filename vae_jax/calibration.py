@@ -14,7 +14,7 @@ import numpy as np
 from jax import lax, random
 from jaxtyping import Array, Float, Key
 
-from vae_jax import keys
+from vae_jax import keys, likelihoods
 from vae_jax.model import VAE, Posterior, reparameterize
 
 Images = Float[Array, "batch *pixels"]
@@ -35,7 +35,7 @@ def measure(vae: VAE, x: Images, posterior: Posterior, key: Key[Array, ""], sigm
 
     Returns:
       `pit`, `predictive_pit`, `mean_code_pit` [batch, edges]: the share of pixels whose PIT is at most each of `EDGES`;
-      `residual_mean_square` and `mean_sigma` [batch].
+      `mean_sigma` [batch], and of a density `residual_mean_square` [batch].
     """
     # The same for every draw of z, so that the mean over draws is the PIT of the mixture also where values are discrete.
     uniform = random.uniform(keys.at(key, 0), x.shape)
@@ -46,14 +46,17 @@ def measure(vae: VAE, x: Images, posterior: Posterior, key: Key[Array, ""], sigm
         pit = likelihood.pit(x, uniform)
         found = {
             "pit": distribution(pit),
-            "residual_mean_square": _pixel_mean(jnp.square(likelihood.residual(x))),
             "mean_sigma": _pixel_mean(likelihood.std),
             "predictive": pit,
         }
+        if "residual_mean_square" in carry:
+            found["residual_mean_square"] = _pixel_mean(jnp.square(likelihood.residual(x)))
         return jax.tree.map(lambda total, value: total + value / samples, carry, found), None
 
     batch = jnp.zeros(x.shape[0])
-    zero = {"pit": jnp.zeros((len(x), len(EDGES))), "residual_mean_square": batch, "mean_sigma": batch, "predictive": 0 * x}
+    zero = {"pit": jnp.zeros((len(x), len(EDGES))), "mean_sigma": batch, "predictive": 0 * x}
+    if likelihoods.LIKELIHOODS[vae.spec.likelihood].values != "levels":
+        zero["residual_mean_square"] = batch
     found, _ = lax.scan(draw, zero, jnp.arange(samples))
     mean_code: Any = vae.decode(posterior.mean, sigma)
     return found | {
@@ -143,8 +146,9 @@ def bootstrap(values: np.ndarray) -> np.ndarray:
 
 def columns(found: dict[str, np.ndarray]) -> dict[str, float]:
     """The columns of one split, with standard errors over images."""
-    numbers = np.column_stack([coverage(found["pit"])[:, len(LEVELS) :], found["residual_mean_square"], found["mean_sigma"]])
-    names = [*SIGMAS, "residual_mean_square", "mean_sigma"]
+    others = [name for name in ("residual_mean_square", "mean_sigma") if name in found]
+    numbers = np.column_stack([coverage(found["pit"])[:, len(LEVELS) :], *(found[name] for name in others)])
+    names = [*SIGMAS, *others]
     row: dict[str, float] = {}
     for name, mean, error in zip(names, numbers.mean(axis=0, dtype=float), bootstrap(numbers), strict=True):
         row |= {name: float(mean), f"{name}_se": float(error)}

@@ -197,10 +197,6 @@ class DiscretizedLogistic(Graded):
         """Of the logistic, before it is cut."""
         return jnp.broadcast_to(jnp.exp(self.log_sigma), self.location.shape)
 
-    def residual(self, x: Images) -> Images:
-        """In units of the logistic, before it is cut."""
-        return (x - self.location) / self.std
-
     def cdf(self, x: Images) -> Images:
         value = jnp.floor(x * self.levels + 1e-4) / self.levels  # x of the grid may be an eps below it
         return jnp.where(value > 1 - 0.5 / self.levels, 1, jax.nn.sigmoid(self._edge(value, 1)))
