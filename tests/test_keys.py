@@ -26,6 +26,7 @@ SMALL = evaluation.EvalSpec(
     ais_chains=0,
     ais_images=0,
     gradient_samples=0,
+    calibration_samples=0,
 )
 WHOLE = dataclasses.replace(
     SMALL,
