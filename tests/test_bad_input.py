@@ -63,9 +63,9 @@ TRAIN = {
         [VAE, "--config.objectve.beta=1"],
         "unknown config name 'objectve.beta': did you mean objective.beta",
     ),
-    "last part of a name": ([VAE, "--config.beta=1"], "unknown config name 'beta': did you mean objective.beta?"),
+    "last part of a name": ([VAE, "--config.beta=1"], "unknown config name 'beta': did you mean objective.beta"),
     "group for a name": ([VAE, "--config.objective=1"], "unknown config name 'objective': did you mean objective.beta"),
-    "unknown sweep name": ([VAE, "--sweep=beta=1,2"], "unknown config name 'beta': did you mean objective.beta?"),
+    "unknown sweep name": ([VAE, "--sweep=beta=1,2"], "unknown config name 'beta': did you mean objective.beta"),
     # Values.
     "negative beta": ([VAE, "--config.objective.beta=-1"], "objective.beta=-1.0: should be from 0"),
     "negative beta in a sweep": ([VAE, "--sweep=objective.beta=1,-1"], "objective.beta=-1.0: should be from 0"),

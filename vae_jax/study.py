@@ -105,7 +105,7 @@ def execute(study: Study, workdir: pathlib.Path, restart: bool = False) -> list[
     if workdir.exists() and not workdir.is_dir():
         raise errors.UserError(f"--workdir={workdir}: is a file; should be a directory, or a new name")
     described = _description(study)
-    processes.agree(json.dumps(described), "config, version or device")
+    processes.agree(repr(described), "config, version or device")
     if restart or not (workdir / "results.csv").exists():
         for group in study.groups:
             fit.check(group.spec, group.hyperparams, group.dataset)
