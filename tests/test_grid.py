@@ -211,6 +211,12 @@ def test_a_row_that_is_no_dict(row):
         runs_of(sweep=rows_of(row))
 
 
+def test_every_field_has_the_type_of_its_default():
+    defaults = grid.flatten(base.get_config().to_dict())
+    assert {key: type(value) for key, value in grid.LIKE.items()} == {key: type(value) for key, value in defaults.items()}
+    assert set(grid.LATER) < set(defaults)
+
+
 def test_more_runs_than_anybody_can_train():
     numbers = ",".join(map(str, range(400)))
     assert refusal(("seed", numbers), ("data.seed", numbers)) == "the sweeps make 160,000 runs; should be at most 100,000"

@@ -60,17 +60,6 @@ def test_the_same_bits_on_any_devices(alone, devices):
         assert_same(runs.take(many, index), alone[4])
 
 
-def test_what_is_put_back_is_no_other_program():
-    """A state from a checkpoint lies as the program's own states do: nothing is compiled again."""
-    mesh = runs.mesh(4)
-    step = runs.over_runs(lambda state: state * 2, mesh)
-    state = step(runs.put(np.arange(6, dtype=np.float32), mesh))
-    again = step(runs.put(jax.device_get(state)[:6], mesh))
-    assert step._cache_size() == 1
-    np.testing.assert_array_equal(step(again)[:6], 8 * np.arange(6))
-    assert step._cache_size() == 1
-
-
 def test_no_collective_in_the_compiled_program():
     compiled = runs.over_runs(train, runs.mesh(8)).lower(grid(8), SHARED).compile()
     assert "fusion" in compiled.as_text()
