@@ -223,7 +223,7 @@ def test_nothing_half_written_is_left(trained):
 def test_fewer_devices(trained, tmp_path, devices, monkeypatch):
     mesh = runs.mesh
     asked = []
-    monkeypatch.setattr(runs, "mesh", lambda count: asked.append(count) or mesh(min(count, devices)))
+    monkeypatch.setattr(runs, "mesh", lambda count, data=1: asked.append(count) or mesh(min(count, devices), data))
     assert mesh(9).size == 8  # what `trained` ran on
     assert_same_numbers(train(tmp_path / "fewer"), trained)
     assert asked
@@ -389,7 +389,7 @@ def test_rows_keep_the_order_of_the_grid_where_groups_take_turns(tmp_path, monke
     def trained_by(spec, hyperparams, dataset, plan, labels, *_):
         return training.TrainState(0, {}, {}, (), diverged_at=np.full(len(labels), -1)), 0
 
-    def evaluated(model, spec, variables, sigma, weights, seeds, dataset):
+    def evaluated(model, spec, variables, sigma, weights, seeds, dataset, objective):
         for seed in seeds:
             yield {"latents": model.latents, "own_seed": int(seed)}, {"seed": np.array(seed)}
 
