@@ -3,7 +3,7 @@
     python -m experiments.train --config=configs/mnist_priors.py
 
 Published for dynamic MNIST (Exemplar VAE paper, up to 2000 epochs, gated layers): -84.45 with a standard normal prior and
--82.43 with VampPrior, a gap of about 2 nats. Here plain layers and 30 epochs: expect the order, vamp and flow above normal.
+-82.43 with VampPrior, a gap of about 2 nats. Here plain layers and 20 epochs: expect the order, vamp and flow above normal.
 """
 
 from configs import base
@@ -17,9 +17,9 @@ def get_config():
     config.data.valid_fraction = 0.0
     config.model.latents = 40
     config.model.hidden = (300, 300)
-    config.model.prior_components = 200
+    config.model.prior_components = 100
     config.optimizer.learning_rate = 2e-3
-    config.train.epochs = 30
+    config.train.epochs = 20
     config.train.chunk_epochs = 5
     config.train.checkpoint_every = 5
     config.eval.samples = 4

@@ -64,7 +64,7 @@ TRAIN = {
         "unknown config name 'objectve.beta': did you mean objective.beta",
     ),
     "last part of a name": ([VAE, "--config.beta=1"], "unknown config name 'beta': did you mean objective.beta"),
-    "group for a name": ([VAE, "--config.objective=1"], "unknown config name 'objective': did you mean objective.beta"),
+    "group for a name": ([VAE, "--config.objective=1"], "unknown config name 'objective': did you mean objective."),
     "unknown sweep name": ([VAE, "--sweep=beta=1,2"], "unknown config name 'beta': did you mean objective.beta"),
     # Values.
     "negative beta": ([VAE, "--config.objective.beta=-1"], "objective.beta=-1.0: should be from 0"),

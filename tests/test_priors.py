@@ -153,8 +153,8 @@ def test_density_of_two_latents_integrates_to_one(kind):
     points, size = cells(25.0, 800)
     grid = np.stack(np.meshgrid(points, points), axis=-1).reshape(-1, 2)
     mass = np.exp(np.asarray(density(kind, 2)(jnp.asarray(grid, jnp.float32)), float)).sum() * size**2
-    # 1 - 2e-5 of Student's t lies inside; Laplace, h = 1/16, costs h^2 / 24 of the midpoint rule.
-    assert abs(mass - 1) < 2e-4
+    # 1 - 2e-5 of Student's t lies inside; the midpoint rule with h = 1/16 misses h^2 / 24 = 1.6e-4 of each Laplace.
+    assert abs(mass - 1) < 3.6e-4
 
 
 @pytest.mark.parametrize("kind", priors.PRIORS)

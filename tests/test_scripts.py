@@ -80,8 +80,10 @@ def assert_is_summary(lines: list[str]) -> None:
 
 def test_train_prints_the_summary_and_where_things_lie(clone, trained):
     assert trained.returncode == 0, trained.stderr
-    *summary, last = trained.stdout.splitlines()
+    *summary, title, best, last = trained.stdout.splitlines()
     assert_is_summary(summary)
+    assert title == "best elbo of each name, test split:"
+    assert re.match(r"  vae +objective.beta=(0.5|1) +elbo -[\d.]+", best)
     drawn = list((clone / "runs" / "vae" / "figures").glob("*.png"))
     assert drawn
     assert last == f"runs/vae: results.csv, {len(drawn)} figures in figures/"

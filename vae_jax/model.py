@@ -57,10 +57,13 @@ def reparameterize(
     key: Key[Array, ""],
     posterior: Posterior,
     noise_scale: float | Float[Array, ""] = 1.0,
-    draw: Callable = random.normal,
+    draw: Callable | None = None,
 ) -> Float[Array, "batch latents"]:
-    """z = mean + noise_scale * std * eps with eps ~ N(0, I) from draw(key, shape, dtype); differentiable in mean and std."""
-    eps = draw(key, posterior.mean.shape, posterior.mean.dtype)
+    """z = mean + noise_scale * std * eps, eps ~ N(0, I), differentiable in mean and log_var.
+
+    `draw(key, shape, dtype)` stands in for `random.normal` where a device has a part of the batch.
+    """
+    eps = (draw or random.normal)(key, posterior.mean.shape, posterior.mean.dtype)
     return posterior.mean + noise_scale * posterior.std * eps
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import struct
-from jax import lax, random
+from jax import lax
 from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, Key
 
@@ -70,7 +70,7 @@ def terms(
     noise_scale: Number,
     sigma: Number,
     samples: int = 1,
-    draw: Callable = random.normal,
+    draw: Callable | None = None,
     mean: Callable = lambda value: value,
 ) -> Terms:
     """Encode, draw z per image (once, or `samples` times for the importance-weighted bound), decode; `vae` is bound.
