@@ -16,7 +16,7 @@ def get_config():
     config.data.valid_fraction = 0.0
     config.model.hidden = (400, 400)
     config.optimizer.learning_rate = 1e-3
-    config.train.epochs = 20
+    config.train.epochs = 10
     config.train.chunk_epochs = 1
     config.eval.samples = 4
     return config
