@@ -19,6 +19,7 @@ def get_config():
     config.objective.beta = 0.0
     config.eval.samples = 1  # a deterministic code has nothing to draw, and no rate to take apart
     config.eval.aggregate_samples = 0
+    config.eval.calibration_samples = 0
     return config
 
 
