@@ -4,8 +4,8 @@ r"""The oracle: a linear VAE with a Gaussian decoder and learned sigma is probab
     python -m experiments.train --config=configs/linear.py --workdir=runs/mine --config.data.name=npz --config.data.path=FILE
 
 Expect on digits, training split: the elbo of `linear` within 0.01 nats of the exact one in the row `ppca`, sigma^2 within
-1 %, subspace_distance below 0.02, importance_bound equal to elbo. Two minutes on 2 cores; a few hundred rows take half of
-one. The widest data sets are the hardest: on scikit-learn's wine and breast cancer as they are, whose four largest
+1 %, subspace_distance below 0.02, importance_bound equal to elbo. A minute and a half on 2 cores; a few hundred rows take
+less than one. The widest data sets are the hardest: on scikit-learn's wine and breast cancer as they are, whose four largest
 variances span a factor of 10^4, the elbo was 0.005 and 0.002 nats below the exact one.
 
 With a number as sigma the same config trains a point of the reverse water-filling curve (configs/water_filling.py):
