@@ -66,7 +66,10 @@ class Bernoulli(Likelihood):
 
     def log_prob(self, x: Images) -> Float[Array, " batch"]:
         """x log p + (1 - x) log(1 - p), in nats, from the logits: finite, with finite gradients, at any logit."""
-        return sum_pixels(flat(x) * flat(self.logits) - jax.nn.softplus(flat(self.logits)))
+        logits = flat(self.logits)
+        # softplus by its two stable parts: jax.nn.softplus also looks for infinities, in passes of their own.
+        softplus = jnp.maximum(logits, 0) + jnp.log1p(jnp.exp(-jnp.abs(logits)))
+        return sum_pixels(flat(x) * logits - softplus)
 
     @property
     def mean(self) -> Images:
