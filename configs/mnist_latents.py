@@ -2,7 +2,8 @@
 
     python -m experiments.train --config=configs/mnist_latents.py
 
-Exact for PCA (per pixel, test): 0.0557 and 0.0235. Expect the AE below both. Not run to its end.
+Exact for PCA (per pixel, test): 0.0557 and 0.0235. Expect the AE below both.
+Outcome (docs/results.md): 0.0374 and 0.0080, in 4 minutes on 2 cores.
 """
 
 from configs import base

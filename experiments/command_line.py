@@ -78,7 +78,7 @@ def _guarded(main: Callable[[], None]) -> None:
     os.environ["XLA_FLAGS"] = f"{_XLA_FLAGS} {os.environ.get('XLA_FLAGS', '')}"  # the user's last: they win
     import jax
 
-    logging.set_verbosity(logging.WARNING)  # JAX and Orbax report what they looked for and did not find
+    logging.set_verbosity(logging.ERROR)  # JAX, Orbax and TFDS report what they looked for and did not find
     try:
         if _DEVICES.value < 1:
             raise errors.UserError(f"--cpu_devices={_DEVICES.value}: should be at least 1")

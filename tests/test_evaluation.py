@@ -273,6 +273,22 @@ def test_columns_of_the_rate_add_up():
     assert row["mutual_information"] <= math.log(row["aggregate_images"]) == math.log(53)
 
 
+def test_latents_that_the_prior_does_not_take_apart_have_no_kl_each():
+    model, spec = planned(20)
+    model, spec = dataclasses.replace(model, prior="mixture"), dataclasses.replace(spec, aggregate_samples=53)
+    params = VAE(model).init(random.key(1), jnp.zeros((1, PIXELS)))["params"]
+    weights = objectives.Weights(*np.ones((3, 1), np.float32))
+    leaves = (
+        jax.tree.map(lambda leaf: np.asarray(leaf)[None], {"params": params}),
+        np.float32([SIGMA]),
+        weights,
+        np.int32([0]),
+    )
+    ((row, _),) = evaluation.evaluate(model, spec, *leaves, dataset())
+    assert "dimension_wise_kl" not in row
+    assert row["mutual_information"] + row["aggregate_kl"] == pytest.approx(row["sampled_rate"], rel=1e-5)
+
+
 def test_columns_of_annealing():
     row = estimated()
     assert row["bdmc_gap"] == pytest.approx(row["bdmc_upper"] - row["bdmc_lower"], rel=1e-5)

@@ -199,7 +199,7 @@ class RateParts(NamedTuple):
     rate: PerImage  # log q(z | x) - log p(z)
     mutual_information: PerImage  # log q(z | x) - log q(z)
     total_correlation: PerImage  # log q(z) - sum_i log q(z_i)
-    dimension_wise_kl: PerImage  # sum_i log q(z_i) - log p(z)
+    dimension_wise_kl: PerImage  # sum_i log q(z_i) - log p(z): a KL for each latent where p(z) = prod_i p(z_i)
 
 
 def rate_parts(posterior: Posterior, own: Posterior, z: Latents, prior: Prior) -> RateParts:

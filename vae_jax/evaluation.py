@@ -258,7 +258,12 @@ def _rate_parts(trained: Trained, spec: EvalSpec, test: dict) -> dict:
     order = random.permutation(trained.key(Purpose.AGGREGATE, 0), len(test["mean"]))[: spec.aggregate_samples]
     own = Posterior(posterior.mean[order], posterior.log_var[order])
     z = reparameterize(trained.key(Purpose.AGGREGATE, 1), own)
-    return estimators.rate_parts(posterior, own, z, trained.vae.prior())._asdict()
+    prior = trained.vae.prior()
+    parts = estimators.rate_parts(posterior, own, z, prior)._asdict()
+    parts["aggregate_kl"] = parts["total_correlation"] + parts["dimension_wise_kl"]  # KL(q(z) || p(z))
+    if not hasattr(prior, "log_prob_per_latent"):
+        del parts["dimension_wise_kl"]  # latents that are not independent under the prior have no KL each
+    return parts
 
 
 def _ais(trained: Trained, spec: EvalSpec, test: Float[Array, "batches batch *shape"]) -> dict:
@@ -378,7 +383,6 @@ def _rate_columns(found: dict, spec: EvalSpec) -> dict[str, float | None]:
     """The rate taken apart. Its mutual information cannot pass log(aggregate_images)."""
     parts = found["rate_parts"]
     means = {f"sampled_{name}" if name == "rate" else name: _mean(values) for name, values in parts.items()}
-    means["aggregate_kl"] = means["total_correlation"] + means["dimension_wise_kl"]  # KL(q(z) || p(z))
     return means | {"sampled_rate_se": _standard_error(parts["rate"]), "aggregate_images": len(found["test"]["mean"])}
 
 
