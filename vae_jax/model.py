@@ -133,16 +133,21 @@ class VAE(nn.Module):
     def encode(self, x: Float[Array, "batch *pixels"]) -> Posterior:
         """q(z | x) for images in [0, 1] (or any vectors)."""
         if self.spec.normalize != "none":
-            x = x - self._statistic("mean")[None]
-        if self.spec.normalize == "standardize":
-            x = x / self._statistic("std")[None]
-        if self.spec.normalize == "whiten":
-            x = (x.reshape(len(x), -1) @ self._statistic("whiten")).reshape(x.shape)
+            pixels = likelihoods.flat(x) - self._of_pixels("mean")
+            if self.spec.normalize == "standardize":
+                pixels = pixels / self._of_pixels("std")
+            if self.spec.normalize == "whiten":
+                pixels = pixels @ self._statistic("whiten")
+            x = pixels.reshape(x.shape)
         return Posterior(*self._through(self.encoder, x))
 
     def _statistic(self, name: str) -> Float[Array, "..."]:
         """Of the training data (`data.Dataset.statistics`); constant, and in the state so that it is saved with it."""
         return self.get_variable("statistics", name)
+
+    def _of_pixels(self, name: str) -> Float[Array, "1 pixels"]:
+        """A statistic of each pixel, for a batch of flat images."""
+        return likelihoods.flat(self._statistic(name)[None])
 
     def log_sigma(self, sigma: float | Float[Array, ""] = 1.0) -> Float[Array, ""]:
         """log of the decoder's shared scale: learned, or the number that is given; never below what cooling allows."""
@@ -164,16 +169,17 @@ class VAE(nn.Module):
         output, family = self._through(self.decoder, z), likelihoods.LIKELIHOODS[self.spec.likelihood]
         if self.spec.sigma == "per_pixel":
             output, raw = jnp.split(output, 2, axis=-1)
-            log_sigma = self._from_raw(raw)
+            log_sigma = self._from_raw(likelihoods.flat(raw)).reshape(raw.shape)
         else:
             log_sigma = self.log_sigma(sigma)
-        if self.spec.normalize == "standardize":
-            output = output * self._statistic("std")[None]
-        if self.spec.normalize == "whiten":
-            output = (output.reshape(len(output), -1) @ self._statistic("color")).reshape(output.shape)
         if self.spec.normalize != "none":
+            pixels = likelihoods.flat(output)
+            if self.spec.normalize == "standardize":
+                pixels = pixels * self._of_pixels("std")
+            if self.spec.normalize == "whiten":
+                pixels = pixels @ self._statistic("color")
             # The decoder that says nothing says the mean of the training data.
-            output = output + family.offset(self._statistic("mean"))[None]
+            output = (pixels + family.offset(self._of_pixels("mean"))).reshape(output.shape)
         return family.build(output, log_sigma, self.spec.levels)
 
     def log_likelihood(
