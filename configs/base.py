@@ -78,7 +78,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.eval = ml_collections.ConfigDict()
     config.eval.samples = 128  # draws of z per image
     config.eval.batch_size = 500
-    config.eval.decoded = 5000  # decoder means behind each Frechet distance
+    config.eval.valid = False  # whether the valid split is evaluated too: columns valid_*
+    config.eval.decoded = 5000  # decoder means behind each Frechet distance, whose cost grows with pixels^3
     config.eval.importance_samples = 0  # k of the importance bound; 0 leaves it out, as below
     config.eval.importance_splits = ("test",)
     config.eval.aggregate_samples = 1000  # draws by which the rate is taken apart

@@ -15,7 +15,8 @@ SOURCES = sorted(
 )
 
 # What each room is built on, bottom up; it may also import whatever those may. A room that is not here fails.
-# `evaluation` sets the baselines' rows beside those of the runs; `estimators`, `calibration` and `pictures` are its cellars.
+# `columns` sets the baselines' rows beside those of the runs; it, `estimators`, `calibration` and `pictures` are the cellars
+# of `evaluation`.
 BUILT_ON = {
     "errors": (),
     "keys": ("errors",),
@@ -38,7 +39,8 @@ BUILT_ON = {
     "estimators": ("keys", "model"),
     "pictures": (),
     "calibration": ("keys", "model"),
-    "evaluation": ("data", "objectives", "runs", "baselines", "estimators", "calibration", "pictures"),
+    "columns": ("data", "objectives", "baselines", "calibration"),
+    "evaluation": ("columns", "runs", "memory", "estimators", "pictures"),
     "fit": ("training", "runs", "memory", "checkpoints", "results", "interrupts"),
     "grid": ("fit", "evaluation"),
     "study": ("grid",),

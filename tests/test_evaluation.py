@@ -13,7 +13,7 @@ import scipy.stats
 from jax import random
 from test_study import tiny, with_settings
 
-from vae_jax import baselines, data, evaluation, grid, objectives, pictures
+from vae_jax import baselines, columns, data, errors, evaluation, grid, objectives, pictures, runs
 from vae_jax.model import VAE
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly_here")
@@ -72,12 +72,17 @@ def every(value) -> np.ndarray:
 @functools.cache
 def evaluated(batch_size: int = 20, count: int = len(NOISE)) -> list[tuple[dict, dict]]:
     """(row, arrays) of the first `count` runs."""
+    return evaluated_by(planned(batch_size)[1], dataset(), slice(count))
+
+
+def evaluated_by(spec: evaluation.EvalSpec, of: data.Dataset, which: slice) -> list[tuple[dict, dict]]:
+    """(row, arrays) of some of the runs."""
     noise = np.float32(NOISE)
     weights = objectives.Weights(noise_scale=noise, distortion_weight=np.ones_like(noise), beta=noise)
     seeds = np.int32([0, 0, *range(SEEDS)])
     leaves = (jax.tree.map(every, variables()), every(np.float32(SIGMA)), weights, seeds)
-    mine = jax.tree.map(lambda leaf: leaf[:count], leaves)
-    return list(evaluation.evaluate(*planned(batch_size), *mine, dataset()))
+    mine = jax.tree.map(lambda leaf: leaf[which], leaves)
+    return list(evaluation.evaluate(planned(20)[0], spec, *mine, of))
 
 
 def rows() -> list[dict]:
@@ -213,6 +218,57 @@ def test_arrays_hold_the_codes():
         np.testing.assert_array_equal(arrays["images"], dataset().images("test")[: len(arrays["images"])])
 
 
+def test_a_valid_split_is_evaluated_where_it_is_asked_for():
+    """Its columns are those of the same images as the test split, but for the draws; the others do not move."""
+    splits = dataset().splits
+    more = dataclasses.replace(dataset(), splits=splits | {"valid": splits["test"]})
+    spec = dataclasses.replace(planned(20)[1], valid=True, importance_samples=3, importance_splits=("valid",))
+    ((row, _),) = evaluated_by(spec, more, slice(2, 3))
+    assert row["valid_rate"] == pytest.approx(row["rate"], rel=1e-6)
+    assert row["valid_mse"] == pytest.approx(row["mse"], rel=1e-6)
+    assert row["valid_distortion"] != row["distortion"]
+    assert abs(row["valid_distortion"] - row["distortion"]) < 5 * 2 * row["distortion_se"]
+    assert row["valid_importance_bound"] > row["valid_elbo"]
+    alone = rows()[2]
+    assert {name: row[name] for name in alone} == pytest.approx(alone, rel=1e-6)
+
+
+def test_without_decoded_means_there_is_no_frechet_distance():
+    ((row, arrays),) = evaluated_by(dataclasses.replace(planned(20)[1], decoded=0), dataset(), slice(2, 3))
+    assert set(rows()[2]) - set(row) == {"frechet_prior", "frechet_midpoint"}
+    assert len(arrays["samples"]) == pictures.SAMPLES
+
+
+def test_runs_take_turns_where_memory_is_short(monkeypatch):
+    """Half as many together where a device has no more; the rows are the same."""
+    real, sizes = runs.over_runs, []
+
+    def exhausted(function, mesh, **options):
+        def call(*args):
+            sizes.append(len(args[0][-1]))
+            if sizes[-1] > 2:
+                raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory.")
+            return real(function, mesh, **options)(*args)
+
+        return call
+
+    monkeypatch.setattr(runs, "over_runs", exhausted)
+    monkeypatch.setattr(evaluation, "BLOCK", 5)
+    found = [row for row, _ in evaluated_by(planned(20)[1], dataset(), slice(0, 5))]
+    assert list(dict.fromkeys(sizes)) == [5, 3, 2]
+    assert found == rows()[:5]
+    assert evaluation._together(*planned(20), {"train": np.zeros((10**9, 1), bool)}, 5) == 1
+
+
+def test_no_memory_for_one_run_is_told(monkeypatch):
+    def exhausted(*_, **__):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory.")
+
+    monkeypatch.setattr(runs, "over_runs", lambda *_, **__: exhausted)
+    with pytest.raises(errors.UserError, match="out of memory while 1 runs are evaluated"):
+        evaluated_by(planned(20)[1], dataset(), slice(0, 1))
+
+
 # What is estimated beside: the linear model at its optimum, through the whole evaluation
 
 
@@ -335,18 +391,36 @@ def test_knn_of_separate_classes_is_perfect_and_of_mixed_labels_is_not():
     generator = np.random.default_rng(0)
     labels = np.arange(60) % 3
     codes = 10 * np.eye(3)[labels] + generator.normal(size=(60, 3))
-    assert evaluation.knn_accuracy(codes[:40], labels[:40], codes[40:], labels[40:]) == 1.0
-    assert evaluation.knn_accuracy(codes[:40], labels[:40], codes[40:], (labels[40:] + 1) % 3) == 0.0
+    assert columns.knn_accuracy(codes[:40], labels[:40], codes[40:], labels[40:]) == 1.0
+    assert columns.knn_accuracy(codes[:40], labels[:40], codes[40:], (labels[40:] + 1) % 3) == 0.0
 
 
 def test_five_neighbours_vote():
     """Around 0: two of class 0 are nearest, then three of class 1; the next of class 0 are too far to count."""
     train = np.array([0.1, -0.2, 0.3, -0.4, 0.5, 0.6, -0.7])[:, None]
     labels = np.array([0, 0, 1, 1, 1, 0, 0])
-    assert evaluation.knn_accuracy(train, labels, np.zeros((1, 1)), np.array([1])) == 1.0
+    assert columns.knn_accuracy(train, labels, np.zeros((1, 1)), np.array([1])) == 1.0
+
+
+def test_of_equal_votes_the_smaller_label_wins():
+    train, labels = np.array([0.1, -0.1, 0.2, -0.2])[:, None], np.array([7, 3, 3, 7])
+    assert columns.knn_accuracy(train, labels, np.zeros((1, 1)), np.array([3])) == 1.0
+
+
+def test_nearest_neighbours_are_those_of_scikit_learn():
+    from sklearn.neighbors import KNeighborsClassifier
+
+    generator = np.random.default_rng(0)
+    (train, test), labels = generator.normal(size=(2, 300, 3)), generator.integers(0, 4, 300)
+    expected = KNeighborsClassifier(5).fit(train, labels).score(test, labels)
+    assert columns.knn_accuracy(train, labels, test, labels) == expected
 
 
 # Frechet distance
+
+
+def frechet(a: np.ndarray, b: np.ndarray) -> float:
+    return columns.frechet_distance(columns.moments(a), columns.moments(b))
 
 
 def reference(a: np.ndarray, b: np.ndarray) -> float:
@@ -365,41 +439,41 @@ def clouds(count=300, shape=(3, 2, 1)):
 
 def test_frechet_matches_scipy_and_is_symmetric():
     a, b = clouds()
-    assert evaluation.frechet_distance(a, b) == pytest.approx(reference(a, b), rel=1e-9)
-    assert evaluation.frechet_distance(b, a) == pytest.approx(evaluation.frechet_distance(a, b), rel=1e-9)
+    assert frechet(a, b) == pytest.approx(reference(a, b), rel=1e-9)
+    assert frechet(b, a) == pytest.approx(frechet(a, b), rel=1e-9)
 
 
 def test_frechet_of_gaussians_in_one_dimension():
     a = np.array([-1.0, 1.0])[:, None]  # mean 0, std 1
-    assert evaluation.frechet_distance(a, 3 + 2 * a) == pytest.approx(3**2 + (2 - 1) ** 2)
+    assert frechet(a, 3 + 2 * a) == pytest.approx(3**2 + (2 - 1) ** 2)
 
 
 def test_frechet_of_a_shift_is_its_square():
     a, _ = clouds()
     shift = np.linspace(0, 1, 6).reshape(3, 2, 1)
-    assert evaluation.frechet_distance(a, a) == pytest.approx(0, abs=1e-9)
-    assert evaluation.frechet_distance(a, a + shift) == pytest.approx(np.square(shift).sum(), rel=1e-9)
+    assert frechet(a, a) == pytest.approx(0, abs=1e-9)
+    assert frechet(a, a + shift) == pytest.approx(np.square(shift).sum(), rel=1e-9)
 
 
 def test_frechet_of_a_scaling():
     a, _ = clouds()
     trace = np.square(a - a.mean(axis=0)).sum(axis=(1, 2, 3)).mean()
     expected = 0.25 * trace + 0.25 * np.square(a.mean(axis=0)).sum()
-    assert evaluation.frechet_distance(a, 1.5 * a) == pytest.approx(expected, rel=1e-9)
+    assert frechet(a, 1.5 * a) == pytest.approx(expected, rel=1e-9)
 
 
 def test_frechet_of_fewer_images_than_pixels():
     """Singular covariances, and pixels that never change."""
     a, b = clouds(count=4)
     a[:, 0] = 0
-    assert evaluation.frechet_distance(a, a) == pytest.approx(0, abs=1e-6)
+    assert frechet(a, a) == pytest.approx(0, abs=1e-6)
     flat = [x.reshape(4, -1) for x in (a, b)]
     centred = [x - x.mean(axis=0) for x in flat]
     # tr (S_a S_b)^(1/2) is the sum of the singular values of the centred data's product.
     cross = np.linalg.norm(centred[0] @ centred[1].T, "nuc") / 4
     spread = sum(np.square(x).sum() / 4 for x in centred) - 2 * cross
     expected = np.square(flat[0].mean(axis=0) - flat[1].mean(axis=0)).sum() + spread
-    assert evaluation.frechet_distance(a, b) == pytest.approx(expected, rel=1e-6)
+    assert frechet(a, b) == pytest.approx(expected, rel=1e-6)
 
 
 # Pairs of different classes

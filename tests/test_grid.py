@@ -273,7 +273,7 @@ def test_an_empty_sweep():
         ("data.valid_fraction", -0.1),
         ("eval.samples", 0),
         ("eval.batch_size", 0),
-        ("eval.decoded", 1),
+        ("eval.decoded", -1),
     ],
 )
 def test_out_of_range(field, value):

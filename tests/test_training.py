@@ -440,12 +440,16 @@ def test_valid_metrics_are_those_of_the_valid_split():
     start = state_of()
     shapes = jax.eval_shape(program.advance, start, hyperparams(), {"train": SPLITS["train"]}, np.int32(1))[1]
     assert set(shapes) == {"train"}
-    state, (chunk,) = train(runs.take(GRID, slice(0, 1)))
+    program = training.make_program(dataclasses.replace(SPEC, batch_size=15))
+    state, chunk = jax.jit(program.advance)(start, hyperparams(), SPLITS, np.int32(1))
     assert set(chunk) == {"train", "valid"}
-    # At the end of the chunk, with a key of their own stream.
-    noise = random.normal(keys.at(keys.stream(0, keys.Stream.VALID), 8), (50, 2))
-    distortion, rate = jax.jit(network)(runs.take(state, 0).params, SPLITS["valid"], noise)
-    valid = runs.take(chunk["valid"], 0)
+    # At the end of the chunk, with keys of their own stream, in batches no smaller than those of training.
+    key, found = keys.at(keys.stream(0, keys.Stream.VALID), 10), []
+    for number, part in enumerate(np.array_split(SPLITS["valid"], 3)):
+        noise = random.normal(keys.at(keys.at(key, number), 0), (len(part), 2))
+        found.append(jax.jit(network)(state.params, part, noise))
+    distortion, rate = map(jnp.concatenate, zip(*found, strict=True))
+    valid = chunk["valid"]
     np.testing.assert_allclose(valid.distortion, distortion.mean(), rtol=10 * EPS)
     np.testing.assert_allclose(valid.rate, rate.mean(), rtol=100 * EPS)
     np.testing.assert_allclose(valid.loss, (distortion + rate).mean(), rtol=10 * EPS)

@@ -155,8 +155,9 @@ def columns(found: dict[str, np.ndarray]) -> dict[str, float]:
     reliability = coverage(found["pit"])[:, : len(LEVELS)].mean(axis=0, dtype=float)
     row["calibration_error"] = float(np.abs(reliability - LEVELS).mean())
     for way in ("predictive", "mean_code"):
-        inside = coverage(found[f"{way}_pit"]).mean(axis=0, dtype=float)[len(LEVELS) :]
-        row |= {f"{way}_{name}": float(value) for name, value in zip(SIGMAS, inside, strict=True)}
+        inside = coverage(found[f"{way}_pit"])[:, len(LEVELS) :]
+        for name, mean, error in zip(SIGMAS, inside.mean(axis=0, dtype=float), bootstrap(inside), strict=True):
+            row |= {f"{way}_{name}": float(mean), f"{way}_{name}_se": float(error)}
     return row
 
 

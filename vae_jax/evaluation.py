@@ -17,28 +17,11 @@ import numpy as np
 from jax import lax, random
 from jaxtyping import Array, Float, Key
 
-from vae_jax import baselines, calibration, data, estimators, keys, likelihoods, objectives, pictures, runs
+from vae_jax import calibration, columns, data, errors, estimators, keys, likelihoods, memory, objectives, pictures, runs
+from vae_jax.columns import EvalSpec
 from vae_jax.model import VAE, ModelSpec, Posterior, reparameterize
 
-ACTIVE = 0.01  # variance of a mean code over the data from which a latent counts as used (Burda et al. 2016)
 BLOCK = 16  # runs whose arrays are on the host at a time
-
-
-@dataclasses.dataclass(frozen=True)
-class EvalSpec:
-    """The config's `eval` group: how much is drawn; 0 leaves an estimate out."""
-
-    samples: int  # draws per image
-    batch_size: int  # images at a time
-    decoded: int  # decoder means behind each Frechet distance
-    importance_samples: int  # of the importance bound
-    importance_splits: tuple[str, ...]
-    aggregate_samples: int  # draws from the aggregate posterior by which the rate is taken apart
-    ais_temperatures: int  # of AIS, and of the bracket on simulated images
-    ais_chains: int
-    ais_images: int  # the first of the test split, and as many simulated ones
-    gradient_samples: int  # draws of each gradient estimator
-    calibration_samples: int  # draws per image by which the decoder's intervals are checked
 
 
 class Purpose(enum.IntEnum):
@@ -94,40 +77,71 @@ def evaluate(
       model: the network; all runs share it.
       spec: how much to draw.
       variables, sigma, weights, seeds: with a leading runs axis, on the host.
-      dataset: train and test splits are evaluated, with bits that stay the same.
+      dataset: train and test splits are evaluated, and valid where the spec says so, with bits that stay the same.
       kind: of the objective that the runs were trained with.
     """
-    count, objective = len(seeds), objectives.OBJECTIVES[kind]
-    mesh = runs.mesh(min(count, BLOCK))
-    size = -(-min(count, BLOCK) // mesh.size) * mesh.size
-    images = {split: dataset.images(split) for split in ("train", "test")}
+    images = {split: dataset.images(split) for split in ("train", "test", *(["valid"] if spec.valid else []))}
+    count, start, together = len(seeds), 0, _together(model, spec, images, len(seeds))
+    known = columns.reference(dataset, images, model, spec)
+    programs = functools.partial(_programs, model, spec, dataset, images, objectives.OBJECTIVES[kind])
+    measure = programs(together)
+    while start < count:
+        block = runs.take((variables, sigma, weights, seeds), slice(start, start + together))
+        try:
+            with memory.watched(together):
+                measured = measure(block)
+        except memory.OutOfMemoryError as error:
+            if together == 1 or jax.process_count() > 1:
+                raise errors.UserError(f"out of memory while {together} runs are evaluated: {error}") from error
+            together = -(-together // 2)
+            measure = programs(together)
+            continue
+        for run, (found, queries, shown) in enumerate(measured):
+            row = columns.of_run(model, spec, found, shown, runs.take(block[2], run), known, kind)
+            yield row, _arrays(found, queries, shown, dataset, images["test"])
+        start += together
+
+
+def _together(model: ModelSpec, spec: EvalSpec, images: dict[str, np.ndarray], count: int) -> int:
+    """How many runs at a time: their arrays come to the host."""
+    decoded = (2 * spec.decoded + 1000) * math.prod(model.shape)
+    each = sum(len(x) for x in images.values()) * 4 * (model.latents + len(calibration.EDGES))
+    return max(1, min(count, BLOCK, memory.free() // (4 * (4 * decoded + each))))  # a copy of each, and room for the rest
+
+
+def _programs(
+    model: ModelSpec,
+    spec: EvalSpec,
+    dataset: data.Dataset,
+    images: dict[str, np.ndarray],
+    objective: objectives.Objective,
+    together: int,
+) -> Callable[[tuple], list[tuple[dict, dict, dict]]]:
+    """A function of `together` runs or fewer: of each, what was measured, which latents were decoded, and their means."""
+    mesh = runs.mesh(together)
+    size = -(-together // mesh.size) * mesh.size
     batched = runs.put({split: data.batches(x, spec.batch_size)[0] for split, x in images.items()}, mesh, shared=True)
     sizes = {split: len(x) for split, x in images.items()}
     measure = runs.over_runs(functools.partial(_measure, model, spec, sizes), mesh)
     decode = runs.over_runs(functools.partial(_decode, model), mesh)
-    for start in range(0, count, BLOCK):
-        block = runs.take((variables, sigma, weights, seeds), slice(start, start + BLOCK))
+
+    def measured(block: tuple) -> list[tuple[dict, dict, dict]]:
         padded = runs.put(runs.pad(block, size), mesh)
-        measured = runs.fetch(measure(padded, batched))
-        each = [runs.take(measured, run) for run in range(len(block[-1]))]
+        found = runs.fetch(measure(padded, batched))
+        each = [runs.take(found, run) for run in range(len(block[-1]))]
         asked = [
             _queries(model, found, spec, dataset, objective.holds_to_prior(runs.take(block[2], run).beta), int(seed))
             for run, (found, seed) in enumerate(zip(each, block[3], strict=True))
         ]
         flat = [data.batches(np.concatenate(list(queries.values())), spec.batch_size)[0] for queries in asked]
-        decoded = runs.fetch(decode((*padded[:2], runs.put(runs.pad(runs.stack(flat), size), mesh))))
-        for run, (found, queries) in enumerate(zip(each, asked, strict=True)):
-            bounds = np.cumsum([len(z) for z in queries.values()])
-            shown = dict(zip(queries, np.split(np.concatenate(decoded[run]), bounds)[:-1], strict=True))
-            row = _columns(model, spec, found, shown, runs.take(block[2], run), dataset, images, kind)
-            arrays = _arrays(found["test"], queries, shown, dataset, images["test"])
-            if "calibration" in found:
-                arrays |= calibration.arrays(found["calibration"]["test"]) | found["intervals"]
-            yield row, arrays
+        means = runs.fetch(decode((*padded[:2], runs.put(runs.pad(runs.stack(flat), size), mesh))))
+        shown = []
+        for queries, batches in zip(asked, means, strict=False):
+            ends = np.cumsum([len(z) for z in queries.values()])
+            shown.append(dict(zip(queries, np.split(np.concatenate(batches), ends)[:-1], strict=True)))
+        return list(zip(each, asked, shown, strict=True))
 
-
-# A run that diverged may stand where its numbers overflow; it is evaluated all the same.
-_overflowing = np.errstate(over="ignore", invalid="ignore")
+    return measured
 
 
 # Programs: what is computed where the images are.
@@ -142,7 +156,7 @@ def _measure(model: ModelSpec, spec: EvalSpec, sizes: dict[str, int], run, split
         trained = dataclasses.replace(trained, sigma=sigma)
     found: dict = _per_image(trained, spec, sizes, splits)
     prior = trained.vae.prior()
-    found["prior_samples"] = prior.sample(trained.key(Purpose.PRIOR), spec.decoded)
+    found["prior_samples"] = prior.sample(trained.key(Purpose.PRIOR), spec.decoded or pictures.SAMPLES)
     if hasattr(prior, "quantile"):
         levels = prior.quantile(jnp.asarray(pictures.LEVELS, jnp.float32))
         found["quantiles"] = jnp.tile(levels[:, None], (1, model.latents))
@@ -162,7 +176,11 @@ def _measure(model: ModelSpec, spec: EvalSpec, sizes: dict[str, int], run, split
         moments = estimators.gradient_moments(trained.vae, x, trained.posterior(x), key, sigma, spec.gradient_samples)
         found["gradients"] = {name: moment.variance for name, moment in moments.items()}
     if is_calibrated(model, spec):
-        found |= _calibration(trained, spec, sizes, splits)
+        for split, checked in _calibration(trained, spec, sizes, splits).items():
+            found[split]["calibration"] = checked
+        posterior = trained.posterior(_flat(splits["test"], min(sizes["test"], pictures.SHOWN)))
+        key = trained.key(Purpose.SHOWN)
+        found["intervals"] = calibration.shown(trained.vae, posterior, key, sigma, spec.calibration_samples)
     return found
 
 
@@ -183,7 +201,7 @@ def _optimal_sigma(trained: Trained, spec: EvalSpec, size: int, batches: Float[A
 
 
 def _calibration(trained: Trained, spec: EvalSpec, sizes: dict[str, int], splits: dict) -> dict[str, dict]:
-    """Per split and image, how pixels lie in their intervals; and the intervals of the images that are shown."""
+    """Per split and image, how pixels lie in their intervals."""
 
     def measure(args):
         x, key = args
@@ -191,12 +209,7 @@ def _calibration(trained: Trained, spec: EvalSpec, sizes: dict[str, int], splits
         return calibration.measure(trained.vae, x, posterior, key, trained.sigma, spec.calibration_samples)
 
     each = {name: trained.batch_keys(x, Purpose.CALIBRATION, Purpose[name.upper()]) for name, x in splits.items()}
-    posterior = trained.posterior(_flat(splits["test"], min(sizes["test"], pictures.SHOWN)))
-    settings = (trained.key(Purpose.SHOWN), trained.sigma, spec.calibration_samples)
-    return {
-        "calibration": _over_splits(measure, splits, each, sizes),
-        "intervals": calibration.shown(trained.vae, posterior, *settings),
-    }
+    return _over_splits(measure, splits, each, sizes)
 
 
 def _per_image(trained: Trained, spec: EvalSpec, sizes: dict[str, int], splits: dict) -> dict[str, dict]:
@@ -285,231 +298,14 @@ def _decode(model: ModelSpec, run) -> Float[Array, "batches batch *shape"]:
     return lax.map(lambda batch: bound.decode(batch, sigma).mean, z)
 
 
-# Columns: what a row of results.csv says of it.
-
-
-@_overflowing
-def _columns(
-    model: ModelSpec, spec: EvalSpec, found: dict, shown: dict, weights, dataset: data.Dataset, images: dict, kind: str
-) -> dict:
-    """The metric columns of one row: the test split plain, then what else was estimated, then train_*."""
-    test, train = found["test"], found["train"]
-    row: dict = _bound_columns(test, spec) | {
-        "mse": _mean(test["mse"]),
-        "active_units": int(np.sum(test["mean"].var(axis=0, dtype=float) > ACTIVE)),
-        "mean_std": _mean(np.exp(0.5 * test["log_var"])),
-    }
-    labels = {split: dataset.splits[split].labels for split in ("train", "test")}
-    if labels["train"] is not None and labels["test"] is not None:
-        row["knn_accuracy"] = knn_accuracy(train["mean"], labels["train"], test["mean"], labels["test"])
-    for column, name in (("frechet_prior", "samples"), ("frechet_midpoint", "midpoints")):
-        if name in shown:
-            row[column] = frechet_distance(shown[name], images["test"])
-    row |= _scale_columns(found, weights, kind)
-    is_random = bool(weights.noise_scale > 0)
-    for name in ("importance", "rate_parts", "ais", "gradients"):
-        if name in found:
-            columns = COLUMNS[name](found, spec)
-            # What needs the density of the code does not apply to a point.
-            row |= columns if is_random else dict.fromkeys(columns)
-    if "axes" in shown:
-        row["subspace_distance"] = _subspace_distance(shown["axes"], train["mean"], images["train"])
-    also: dict = _bound_columns(train, spec) | {"mse": _mean(train["mse"])}
-    for of_split, split in ((row, "test"), (also, "train")):
-        if likelihoods.LIKELIHOODS[model.likelihood].values == "levels":
-            # Only the probability of a discrete value is a number of bits; a density has units.
-            of_split["bits_per_pixel"] = -of_split["elbo"] / (math.prod(model.shape) * math.log(2))
-        if "calibration" in found:
-            of_split |= calibration.columns(found["calibration"][split])
-    row |= {f"train_{name}": value for name, value in also.items()}
-    if model.prior == "normal" and is_random:
-        second = np.square(train["mean"], dtype=float) + np.exp(train["log_var"], dtype=float)
-        # 0 at a stationary point of any beta > 0, because the decoder can absorb a shift and a scale of the latents.
-        row["train_mean_deviation"] = float(np.abs(train["mean"].mean(axis=0, dtype=float)).max())
-        row["train_moment_deviation"] = float(np.abs(second.mean(axis=0) - 1).max())
-    return dict(sorted(row.items(), key=lambda item: item[0].startswith("train_")))
-
-
-def _mean(values: np.ndarray) -> float:
-    return float(values.mean(dtype=float))
-
-
-def _standard_error(values: np.ndarray) -> float | None:
-    """Of the mean of `values`; None for one alone, which says nothing of its error."""
-    return float(values.std(dtype=float) / math.sqrt(len(values) - 1)) if len(values) > 1 else None
-
-
-def _drawn_error(variance: np.ndarray, draws: int) -> float | None:
-    """Standard error of a mean over images, each estimated by `draws` draws: from the variance of each image's estimate."""
-    # Rounded, the variance of weights that are all equal may lie just below 0.
-    return math.sqrt(float(np.maximum(variance, 0).sum(dtype=float))) / len(variance) if draws > 1 else None
-
-
-def _bound_columns(split: dict, spec: EvalSpec) -> dict[str, float | None]:
-    """Distortion, rate and elbo of a split in nats per image, with the Monte Carlo error of the draws."""
-    distortion = _mean(split["distortion"])
-    rate = float(split["rate_per_latent"].sum(axis=1, dtype=float).mean())
-
-    def error(name: str) -> float | None:
-        return _drawn_error(split[f"{name}_variance"] / spec.samples, spec.samples)
-
-    row: dict[str, float | None] = {"distortion": distortion, "distortion_se": error("distortion"), "rate": rate}
-    # A closed-form rate has no Monte Carlo error; an infinite bound has none to state.
-    drawn = "rate_variance" in split and math.isfinite(rate)
-    row |= {"rate_se": error("rate")} if drawn else {}
-    row["elbo"] = -(distortion + rate)
-    return row | {"elbo_se": error("cost" if drawn else "distortion") if math.isfinite(rate) else None}
-
-
-def _scale_columns(found: dict, weights: objectives.Weights, kind: str) -> dict[str, float]:
-    """sigma, effective beta and theta = beta * sigma^2: the axes on which runs of any scale of likelihood compare."""
-    row = {"sigma": float(found["sigma"])} if "sigma" in found else {}
-    if kind == "weighted" and weights.distortion_weight > 0:
-        row["effective_beta"] = float(weights.beta / weights.distortion_weight)
-        if "sigma" in row:
-            row["theta"] = row["effective_beta"] * row["sigma"] ** 2
-    return row
-
-
-def _importance_columns(found: dict, spec: EvalSpec) -> dict[str, float | None]:
-    row: dict[str, float | None] = {}
-    for split, (bound, variance) in found["importance"].items():
-        name = f"{'' if split == 'test' else split + '_'}importance_bound"
-        row |= {name: _mean(bound), f"{name}_se": _drawn_error(variance, spec.importance_samples)}
-    return row
-
-
-def _rate_columns(found: dict, spec: EvalSpec) -> dict[str, float | None]:
-    """The rate taken apart. Its mutual information cannot pass log(aggregate_images)."""
-    parts = found["rate_parts"]
-    means = {f"sampled_{name}" if name == "rate" else name: _mean(values) for name, values in parts.items()}
-    return means | {"sampled_rate_se": _standard_error(parts["rate"]), "aggregate_images": len(found["test"]["mean"])}
-
-
-def _ais_columns(found: dict, spec: EvalSpec) -> dict[str, float | None]:
-    ais = found["ais"]
-    row = {
-        "ais_bound": _mean(ais["test"]["bound"]),
-        "ais_bound_se": _standard_error(ais["test"]["bound"]),
-        "ais_effective_samples": _mean(ais["test"]["effective_samples"]),
-        "ais_acceptance": _mean(ais["test"]["acceptance"]),
-    }
-    for side in ("lower", "upper"):
-        row |= {f"bdmc_{side}": _mean(ais[side]["bound"])}
-    gap = ais["upper"]["bound"] - ais["lower"]["bound"]
-    return row | {"bdmc_gap": _mean(gap), "bdmc_gap_se": _standard_error(gap)}
-
-
-def _gradient_columns(found: dict, spec: EvalSpec) -> dict[str, float | None]:
-    known = spec.gradient_samples > 1
-    return {f"gradient_variance_{name}": _mean(value) if known else None for name, value in found["gradients"].items()}
-
-
-COLUMNS = {
-    "importance": _importance_columns,
-    "rate_parts": _rate_columns,
-    "ais": _ais_columns,
-    "gradients": _gradient_columns,
-}
-
-
-def _subspace_distance(axes: np.ndarray, train_mean: np.ndarray, x: np.ndarray) -> float | None:
-    """Spectral distance between the projectors on a linear decoder's used columns and on as many principal directions."""
-    columns = (axes[:-1] - axes[-1]).reshape(len(axes) - 1, -1).astype(float)
-    if not np.isfinite(columns).all():
-        return math.nan
-    used = columns[train_mean.var(axis=0, dtype=float) > ACTIVE]
-    if not len(used):
-        return None
-    basis = np.linalg.qr(used.T)[0]
-    principal = baselines.pca(x.reshape(len(x), -1).astype(float), len(used)).components
-    # sin of the largest principal angle.
-    return float(np.sqrt(np.clip(1 - np.linalg.svd(principal @ basis)[1].min() ** 2, 0, None)))
-
-
-def knn_accuracy(train: np.ndarray, train_labels: np.ndarray, test: np.ndarray, test_labels: np.ndarray) -> float:
-    """Share of test codes whose 5 nearest training codes vote for the right class."""
-    from sklearn.neighbors import KNeighborsClassifier
-
-    if not (np.isfinite(train).all() and np.isfinite(test).all()):
-        return math.nan
-    return float(KNeighborsClassifier(min(5, len(train))).fit(train, train_labels).score(test, test_labels))
-
-
-def frechet_distance(a: Float[np.ndarray, "n *shape"], b: Float[np.ndarray, "m *shape"]) -> float:
-    """|m_a - m_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2)): squared distance of the two Gaussians (Dowson & Landau 1982).
-
-    The FID of Heusel et al. (2017) with pixels for features.
-    """
-    if not np.isfinite(a).all():
-        return math.nan
-    flat_a, flat_b = (np.asarray(x, float).reshape(len(x), -1) for x in (a, b))
-    mean = np.sum(np.square(flat_a.mean(axis=0) - flat_b.mean(axis=0)))
-    cov_a, cov_b = (np.cov(x, rowvar=False, bias=True).reshape(x.shape[1], -1) for x in (flat_a, flat_b))
-    values, vectors = np.linalg.eigh(cov_a)
-    root = (vectors * np.sqrt(np.clip(values, 0, None))) @ vectors.T
-    # The eigenvalues of S_a S_b are those of the symmetric root S_b root.
-    cross = np.sqrt(np.clip(np.linalg.eigvalsh(root @ cov_b @ root), 0, None)).sum()
-    return float(mean + np.trace(cov_a) + np.trace(cov_b) - 2 * cross)
-
-
-def baseline_columns(name: str, dataset: data.Dataset, latents: int, beta: float, sigma: float | None) -> dict | None:
-    """The columns of `_columns` that a closed form has, fitted on the training split; None where it has no optimum.
-
-    Args:
-      name: "pca", or "ppca" (the linear beta-VAE at its optimum).
-      dataset: any.
-      latents: how many.
-      beta: of "ppca".
-      sigma: of "ppca"; None is learned.
-    """
-    x = {split: dataset.images(split).reshape(len(dataset.splits[split]), -1).astype(float) for split in ("train", "test")}
-    if name == "ppca":
-        try:
-            fitted = baselines.linear_vae(x["train"], latents, beta, None if sigma is None else sigma**2)
-        except ValueError:
-            return None
-        if sigma is None and fitted.sigma2 < likelihoods.SIGMA_FLOOR**2:
-            return None  # a decoder's sigma cannot go there
-        test, train = (_linear_columns(fitted, x[split], beta) for split in ("test", "train"))
-    else:
-        pca = baselines.pca(x["train"], latents)
-        test, train = ({"mse": float(np.mean(np.square(x[s] - pca.decode(pca.encode(x[s])))))} for s in ("test", "train"))
-        labels = {split: dataset.splits[split].labels for split in ("train", "test")}
-        if labels["train"] is not None and labels["test"] is not None:
-            codes = {split: pca.encode(x[split]) for split in x}
-            test["knn_accuracy"] = knn_accuracy(codes["train"], labels["train"], codes["test"], labels["test"])
-    return test | {f"train_{key}": value for key, value in train.items() if key in TRAIN_COLUMNS}
-
-
-TRAIN_COLUMNS = ("distortion", "rate", "elbo", "mse", "importance_bound")
-
-
-def _linear_columns(fitted: baselines.LinearVAE, x: Float[np.ndarray, "n d"], beta: float) -> dict:
-    distortion, rate = float(fitted.distortion(x).mean()), float(fitted.rate(x).mean())
-    return {
-        "distortion": distortion,
-        "rate": rate,
-        "elbo": -(distortion + rate),
-        "mse": float(fitted.squared_error(x).mean() / x.shape[1]),
-        "active_units": int(np.sum(fitted.encode(x).var(axis=0) > ACTIVE)),
-        "mean_std": float(np.sqrt(fitted.variances).mean()),
-        "effective_beta": beta,
-        "sigma": math.sqrt(fitted.sigma2),
-        "theta": beta * fitted.sigma2,
-        "importance_bound": float(fitted.log_prob(x).mean()),
-    }
-
-
 # Pictures: what the figures need.
 
 
-@_overflowing
+@columns.overflowing
 def _queries(model: ModelSpec, found: dict, spec: EvalSpec, dataset: data.Dataset, to_prior: bool, seed: int) -> dict:
     test = found["test"]
-    pairs = pictures.pairs(
-        dataset.splits["test"].labels, spec.decoded, np.random.default_rng([seed, int(keys.Stream.EVALUATION)])
-    )
+    generator = np.random.default_rng([seed, int(keys.Stream.EVALUATION)])
+    pairs = pictures.pairs(dataset.splits["test"].labels, spec.decoded or pictures.SAMPLES, generator)
     rate = test["rate_per_latent"].mean(axis=0)
     by_rate = np.isfinite(rate).all() and len(rate) == model.latents
     importance = rate if by_rate else test["mean"].var(axis=0)
@@ -520,9 +316,10 @@ def _queries(model: ModelSpec, found: dict, spec: EvalSpec, dataset: data.Datase
     return queries
 
 
-@_overflowing
-def _arrays(test: dict, queries: dict, shown: dict, dataset: data.Dataset, x: np.ndarray) -> dict:
+@columns.overflowing
+def _arrays(found: dict, queries: dict, shown: dict, dataset: data.Dataset, x: np.ndarray) -> dict:
     """What the figures need of one run."""
+    test = found["test"]
     arrays = {
         "codes_mean": test["mean"],
         "codes_std": np.exp(0.5 * test["log_var"]),
@@ -531,7 +328,10 @@ def _arrays(test: dict, queries: dict, shown: dict, dataset: data.Dataset, x: np
     }
     if dataset.splits["test"].labels is not None:
         arrays["labels"] = dataset.splits["test"].labels
-    arrays |= {name: shown[name][: 64 if name == "samples" else None] for name in shown if name not in ("midpoints", "axes")}
+    shown = shown | {"samples": shown["samples"][: pictures.SAMPLES]}
+    arrays |= {name: means for name, means in shown.items() if name not in ("midpoints", "axes")}
     if "plane" in queries:
         arrays["plane_latents"] = queries["plane"]
+    if "intervals" in found:
+        arrays |= calibration.arrays(test["calibration"]) | found["intervals"]
     return arrays

@@ -57,7 +57,7 @@ RANGES = {
     "train.checkpoint_every": (0, 10**7),
     "eval.samples": (1, 10**7),
     "eval.batch_size": (1, 10**7),
-    "eval.decoded": (2, 10**7),
+    "eval.decoded": (0, 10**7),
     "eval.importance_samples": (0, 10**7),
     "eval.aggregate_samples": (0, 10**7),
     "eval.ais_temperatures": (0, 10**6),
@@ -80,6 +80,7 @@ FREE = {
     "model.hidden": (0,),
     "model.sigma": "",
     "eval.importance_splits": ("",),
+    "eval.valid": False,
     **{f"schedule.{weight}": "" for weight in WEIGHTS},
 }
 # Fields that younger versions have and the oldest readable `config.json` does not, with the value that means the same.
@@ -96,6 +97,7 @@ LATER: Flat = {
     "train.data_devices": 1,
     "train.precision": "float32",
     "eval.calibration_samples": 0,
+    "eval.valid": False,
 }
 # A value of the type of every field: a number is whole where the end of its range is.
 LIKE: dict[str, Any] = {key: type(high)() for key, (_, high) in RANGES.items()} | dict.fromkeys(CHOICES, "") | FREE
@@ -269,9 +271,11 @@ def _check(config: Flat) -> None:
     for width in config["model.hidden"]:
         if not 1 <= width <= 100_000:
             raise errors.UserError(f"model.hidden={config['model.hidden']}: each width should be from 1 to 100000")
-    for key, known in (("baselines", BASELINES), ("eval.importance_splits", ("train", "test"))):
+    for key, known in (("baselines", BASELINES), ("eval.importance_splits", data.SPLITS)):
         if not set(config[key]) <= set(known):
             raise errors.UserError(f"{key}={config[key]}: each should be one of {', '.join(known)}")
+    if "valid" in config["eval.importance_splits"] and not config["eval.valid"]:
+        raise errors.UserError(f"eval.importance_splits={config['eval.importance_splits']}: valid needs eval.valid=true")
     kind, _ = sigma(config)
     if "ppca" in config["baselines"]:
         for key, value in {"model.likelihood": "gaussian", "model.prior": "normal", "objective.kind": "weighted"}.items():
@@ -418,6 +422,9 @@ def _check_against(config: Flat, shape: tuple[int, ...], dataset: data.Dataset, 
         raise errors.UserError(
             f"train.data_devices={devices}: should be 1 with model.sigma=optimal, which is of the whole batch"
         )
+    if config["eval.valid"] and "valid" not in dataset.splits:
+        fraction = config["data.valid_fraction"]
+        raise errors.UserError(f"eval.valid=True: data.valid_fraction={fraction:g} leaves no validation image")
     _check_values(config["model.likelihood"], dataset)
     if "conv" in (config["model.encoder"], config["model.decoder"]):
         if len(shape) != 3 or shape[0] != shape[1] or shape[0] < 8:

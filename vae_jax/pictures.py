@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 Latents = Float[np.ndarray, "n latents"]
 LEVELS = np.linspace(0.02, 0.98, 17)  # of the prior, along each side of a manifold
 TRAVERSED = slice(None, None, 2)  # of those, along a traversal
+SAMPLES = 64  # of the prior, whose decoder means are shown
 SHOWN = 16  # test images that are shown beside their reconstructions
 
 

@@ -19,7 +19,7 @@ import jax
 import ml_collections
 
 import vae_jax
-from vae_jax import checkpoints, data, errors, evaluation, fit, grid, interrupts, processes, results, runs, training
+from vae_jax import checkpoints, columns, data, errors, evaluation, fit, grid, interrupts, processes, results, runs, training
 from vae_jax.progress import Progress, say
 
 Config = ml_collections.ConfigDict | Mapping
@@ -320,10 +320,10 @@ def _baseline_rows(study: Study, first: int) -> list[results.Row]:
                 if key in seen or (name == "ppca" and beta == 0):
                     continue
                 seen.add(key)
-                columns = evaluation.baseline_columns(name, group.dataset, latents, beta, sigma if kind == "fixed" else None)
-                if columns is not None:
+                found = columns.of_baseline(name, group.dataset, latents, beta, sigma if kind == "fixed" else None)
+                if found is not None:
                     settings = {field: value for field, value in run.settings.items() if _applies(name, field)}
-                    rows.append({"run": first + len(rows), "name": name} | settings | columns)
+                    rows.append({"run": first + len(rows), "name": name} | settings | found)
     return rows
 
 

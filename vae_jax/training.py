@@ -165,21 +165,21 @@ def make_program(spec: RunSpec) -> Program:
         moments = optax.scale_by_adam().init(params)
         return TrainState(zero, params, statistics, moments, diverged_at=zero - 1, carried=carried)
 
-    def loss_and_terms(params, state: TrainState, hyperparams: Hyperparams, x, key, rows=Rows()):
+    def loss_and_terms(params, state: TrainState, hyperparams: Hyperparams, x, key, prior_key, rows=Rows()):
         bound = vae.bind({"params": vae.cast(params), "statistics": state.statistics | _cooled(spec, state)})
         epoch = state.step.astype(jnp.float32) / spec.steps_per_epoch
         weights = objectives.scheduled(hyperparams.objective, spec.schedules, hyperparams.schedule_epochs, epoch)
         drawn = (key, weights.noise_scale, hyperparams.sigma, spec.importance_samples, rows.draw, rows.mean)
         terms = rows.gather(objectives.terms(bound, rows.share(x), *drawn))
-        prior_key = keys.at(keys.stream(hyperparams.seed, keys.Stream.PRIOR), state.step)
         context = objectives.Context(bound.prior(), prior_key, spec.train_size, state.carried)
         loss, carried = objective.loss(terms, weights, context)
         return loss, (terms, carried)
 
     def step(state: TrainState, hyperparams: Hyperparams, x: Float[Array, "batch *shape"]):
-        key = keys.at(keys.stream(hyperparams.seed, keys.Stream.NOISE), state.step)
+        streams = (keys.stream(hyperparams.seed, name) for name in (keys.Stream.NOISE, keys.Stream.PRIOR))
+        noise, prior = (keys.at(stream, state.step) for stream in streams)
         loss_of = jax.value_and_grad(loss_and_terms, has_aux=True)
-        (loss, (terms, carried)), grads = loss_of(state.params, state, hyperparams, x, key, rows)
+        (loss, (terms, carried)), grads = loss_of(state.params, state, hyperparams, x, noise, prior, rows)
         grads = rows.mean(grads)
         alive = _is_finite(loss, grads) & (state.diverged_at < 0)
         progress = state.step.astype(jnp.float32) / total_steps
@@ -206,8 +206,25 @@ def make_program(spec: RunSpec) -> Program:
 
     def validate(state: TrainState, hyperparams: Hyperparams, x: Float[Array, "n *shape"]) -> Metrics:
         key = keys.at(keys.stream(hyperparams.seed, keys.Stream.VALID), state.step)
-        loss, (terms, _) = loss_and_terms(state.params, state, hyperparams, x, key)
-        return _means(loss, terms, hyperparams)
+        # In batches about as large as those of training, which some losses depend on; none is smaller.
+        total = len(x)
+        count = max(total // spec.batch_size, 1)
+        size, longer = divmod(total, count)
+
+        def of_batch(args):
+            number, x = args
+            own = keys.at(key, number)
+            loss, (terms, _) = loss_and_terms(state.params, state, hyperparams, x, keys.at(own, 0), keys.at(own, 1))
+            return jax.tree.map(lambda mean: mean * (len(x) / total), _means(loss, terms, hyperparams))
+
+        metrics = []
+        # The first `longer` batches have one image more.
+        for first, last, start, width in ((0, longer, 0, size + 1), (longer, count, longer * (size + 1), size)):
+            if last > first:
+                images = x[start : start + (last - first) * width].reshape(last - first, width, *x.shape[1:])
+                shares = lax.map(of_batch, (jnp.arange(first, last), images))
+                metrics.append(jax.tree.map(jnp.sum, shares))
+        return jax.tree.map(lambda *parts: sum(parts), *metrics)
 
     def advance(state: TrainState, hyperparams: Hyperparams, splits: dict, epochs: Int[Array, ""]):
         def body(_, carry):
