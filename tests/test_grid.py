@@ -390,6 +390,23 @@ def test_ppca_has_one_sigma():
     runs_of(model__sigma="optimal", **fields)
 
 
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"objective__noise_scale": 0.5}, "objective.noise_scale=1, not 0.5"),
+        ({"objective__distortion_weight": 2.0}, "objective.distortion_weight=1, not 2.0"),
+        ({"schedule__beta": "linear:3"}, "schedule.beta=constant, not linear:3"),
+        ({"objective__kind": "free_bits"}, "objective.kind=weighted, not free_bits"),
+    ],
+)
+def test_ppca_is_the_optimum_of_two_terms_weighed_by_beta(changed, said):
+    fields = {"model__likelihood": "gaussian", "baselines": ("ppca",)}
+    assert refusal(**fields, **changed) == f"baselines=('ppca',): ppca needs {said}"
+    runs_of(("objective.beta", "0.1,1,10"), **fields)
+    # Without a rate there is no such row, and nothing to refuse.
+    runs_of(objective__beta=0.0, objective__noise_scale=0.0, **fields)
+
+
 def test_a_likelihood_of_levels_needs_whole_ones():
     levels = {"model__likelihood": "discretized_logistic", "model__sigma": "learned"}
     message = refusal_for(images(), **levels)

@@ -69,6 +69,7 @@ RANGES = {
 MOST = 100_000  # runs of a study
 BASELINES = ("pca", "ppca")
 WEIGHTS = tuple(field.name for field in dataclasses.fields(objectives.Weights))
+CONSTANT: Flat = {f"schedule.{weight}": "constant" for weight in WEIGHTS}
 # Fields without a range or a choice, each with a value of its type; with those above, every name that there is.
 FREE = {
     "name": "",
@@ -91,7 +92,7 @@ LATER: Flat = {
     "objective.free_bits": 0.0,
     "objective.distortion_target": 0.0,
     "objective.mmd_weight": 0.0,
-    **{f"schedule.{weight}": "constant" for weight in WEIGHTS},
+    **CONSTANT,
     "optimizer.cooling": 0.0,
     "train.data_devices": 1,
     "train.precision": "float32",
@@ -274,7 +275,10 @@ def _check(config: Flat) -> None:
             raise errors.UserError(f"{key}={config[key]}: each should be one of {', '.join(known)}")
     kind, _ = sigma(config)
     if "ppca" in config["baselines"]:
-        for key, value in {"model.likelihood": "gaussian", "model.prior": "normal", "objective.kind": "weighted"}.items():
+        needed: Flat = {"model.likelihood": "gaussian", "model.prior": "normal", "objective.kind": "weighted"}
+        if config["objective.beta"]:  # at 0 there is no such row
+            needed |= {"objective.noise_scale": 1, "objective.distortion_weight": 1} | CONSTANT
+        for key, value in needed.items():
             if config[key] != value:
                 raise errors.UserError(f"baselines={config['baselines']}: ppca needs {key}={value}, not {config[key]}")
         if kind == "per_pixel":
@@ -321,7 +325,7 @@ def _check_objective(config: Flat) -> None:
             )
     samples = config["objective.importance_samples"]
     weights = [config[f"objective.{key}"] for key in ("noise_scale", "distortion_weight", "beta")]
-    constant = all(config[f"schedule.{weight}"] == "constant" for weight in WEIGHTS)
+    constant = CONSTANT.items() <= config.items()
     if samples > 1 and not (kind == "weighted" and weights == [1, 1, 1] and constant):
         raise errors.UserError(
             f"objective.importance_samples={samples}: the importance-weighted bound has no weights; objective.kind should "
