@@ -50,11 +50,14 @@ def run(main: Callable[[], None]) -> None:
         # Exit codes 0 and 1 of --help pass through.
         app.run(lambda _: _guarded(main), flags_parser=_parse)
     except interrupts.Stopped as stopped:
-        # Without --restart, which would not go on.
-        command = shlex.join(word for word in sys.orig_argv if word not in ("--restart", "--restart=true"))
         saved = f", {stopped}" if str(stopped) else ""
-        print(f"stopped by {signal.Signals(stopped.signal).name}{saved}; to go on: {command}", file=sys.stderr)
+        print(f"stopped by {signal.Signals(stopped.signal).name}{saved}; to go on: {_going_on()}", file=sys.stderr)
         sys.exit(128 + stopped.signal)
+
+
+def _going_on() -> str:
+    """This command without --restart, which would not go on."""
+    return shlex.join(word for word in sys.orig_argv if not re.fullmatch(r"--?restart(=.*)?", word, re.DOTALL))
 
 
 def _parse(argv: Sequence[str]) -> list[str]:
