@@ -8,7 +8,6 @@ needs scripts/peers/requirements.txt; without those packages their rows are left
 
 import dataclasses
 import json
-import os
 import pathlib
 import platform
 
@@ -40,7 +39,7 @@ def main() -> None:
             found.append(row)
             print(_line(_cells(row)), flush=True)
     described = {
-        "machine": {"cpu": _cpu(), "cores": len(os.sched_getaffinity(0)), "backend": jax.default_backend()},
+        "machine": {"cpu": _cpu(), "cores": command_line.cores(), "backend": jax.default_backend()},
         "versions": {"python": platform.python_version(), "jax": jax.__version__},
         "repeat": _REPEAT.value,
         "rows": [dataclasses.asdict(row) | {"ratio": row.ratio} for row in found],

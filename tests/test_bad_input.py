@@ -137,6 +137,7 @@ READ = {
     "a file": (["--workdir={tmp}/text.npz"], "{tmp}/text.npz/"),
     "not finished": (["--workdir={tmp}/other"], "{tmp}/other"),
     "stray word": (["--workdir={tmp}", "x"], "unexpected argument 'x'"),
+    "override": (["--workdir={tmp}", "--config.seed=1"], "Unknown command line flag 'config.seed'"),
 }
 MAINS = {"train": TRAIN, "evaluate": READ, "figures": READ}
 CONFIGS = {

@@ -11,6 +11,7 @@ import sys
 import pytest
 from test_bad_input import FORKS
 
+from experiments import command_line
 from vae_jax import results
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -138,6 +139,14 @@ def test_help_is_worth_reading(typed, main, flags):
     assert f"python -m experiments.{main} --" in out
     for flag in flags:
         assert f"--{flag}:" in out
+
+
+def test_cores_where_the_system_does_not_say_which_are_ours(monkeypatch):
+    assert command_line.cores() == len(os.sched_getaffinity(0))
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert command_line.cores() == os.cpu_count()
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert command_line.cores() == 1
 
 
 # The shell scripts, with a Python that only says how it was called
