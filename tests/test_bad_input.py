@@ -116,6 +116,14 @@ TRAIN = {
     ),
     "one number per image": ([VAE, *NPZ, "--config.data.path={tmp}/flat.npz"], "{tmp}/flat.npz: train has shape (20,)"),
     "too few labels": ([VAE, *NPZ, "--config.data.path={tmp}/labels.npz"], "{tmp}/labels.npz: train_labels has shape (3,)"),
+    "labels that are no classes": (
+        [VAE, *NPZ, "--config.data.path={tmp}/classes.npz"],
+        "{tmp}/classes.npz: test_labels has dtype float64; should be integer, bool or string",
+    ),
+    "all for validation": (
+        [VAE, *NPZ, "--config.data.path={tmp}/good.npz", "--config.data.valid_fraction=0.99"],
+        "data.valid_fraction=0.99: leaves no training image of 20",
+    ),
     "nan": ([VAE, *NPZ, "--config.data.path={tmp}/nan.npz"], "{tmp}/nan.npz: test has 1 values that are not finite"),
     "not in [0, 1] for Bernoulli": (
         [VAE, *NPZ, "--config.data.path={tmp}/wide.npz"],
@@ -165,6 +173,8 @@ def files(tmp_path_factory):
         "shapes": {"train": images, "test": images[:, 1:]},
         "flat": {"train": images[:, 0, 0], "test": images[:, 0, 0]},
         "labels": {"train": images, "test": images, "train_labels": np.zeros(3)},
+        "good": {"train": images, "test": images},
+        "classes": {"train": images, "test": images, "test_labels": np.linspace(0, 1, 20)},
         "nan": {"train": images, "test": holed},
         "wide": {"train": 2 * images, "test": images},
     }
