@@ -75,6 +75,26 @@ TRAIN = {
     "zero epochs": ([VAE, "--config.train.epochs=0"], "train.epochs=0: should be from 1"),
     "batch larger than the data": ([VAE, "--config.train.batch_size=1296"], "train.batch_size=1296: should be at most 1295"),
     "no noise and a rate": ([VAE, "--config.objective.noise_scale=0"], "objective.noise_scale=0 with objective.beta=1"),
+    "beta that has no effect": (
+        [VAE, "--config.objective.kind=geco", "--sweep=objective.beta=1,2"],
+        "objective.beta=2: has no effect with objective.kind=geco; should be 1",
+    ),
+    "distortion weight that has no effect": (
+        [VAE, "--config.objective.kind=geco", "--config.objective.distortion_weight=2"],
+        "objective.distortion_weight=2: has no effect with objective.kind=geco; should be 1",
+    ),
+    "total correlation of other noise": (
+        [VAE, "--config.objective.kind=tc", "--config.objective.noise_scale=0.5"],
+        "objective.noise_scale=0.5 with objective.kind=tc: should be 1",
+    ),
+    "discrepancy of one image": (
+        [VAE, "--config.objective.kind=mmd", "--config.train.batch_size=1"],
+        "train.batch_size=1 with objective.kind=mmd: should be a batch of at least 2 images",
+    ),
+    "exact row of other weights": (
+        ["--config=configs/linear.py", "--config.objective.distortion_weight=2"],
+        "baselines=('pca', 'ppca'): ppca needs objective.distortion_weight=1, not 2.0",
+    ),
     "unknown network": ([VAE, "--config.model.encoder=cnn"], "model.encoder=cnn: should be one of mlp, conv, linear"),
     "unknown baseline": ([VAE, "--config.baselines=pcca"], "baselines=('pcca',): each should be one of pca"),
     # Flags.

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from configs import base
-from vae_jax import data, errors, grid
+from vae_jax import data, errors, grid, objectives
 
 
 def runs_of(*sweeps, sweep=None, **fields):
@@ -327,6 +327,27 @@ def test_no_noise_needs_no_rate():
         ({"objective__kind": "free_bits", "model__prior": "flow"}, "objective.kind=free_bits with model.prior=flow:"),
         ({"objective__capacity": 3.0}, "objective.capacity=3: has no effect with objective.kind=weighted;"),
         ({"objective__kind": "tc", "objective__mmd_weight": 3.0}, "objective.mmd_weight=3: has no effect"),
+        (
+            {"objective__kind": "capacity", "objective__beta": 2.0},
+            "objective.beta=2: has no effect with objective.kind=capacity; should be 1",
+        ),
+        ({"objective__kind": "geco", "objective__beta": 2.0}, "objective.beta=2: has no effect with objective.kind=geco;"),
+        (
+            {"objective__kind": "geco", "objective__distortion_weight": 0.0},
+            "objective.distortion_weight=0: has no effect with objective.kind=geco; should be 1",
+        ),
+        (
+            {"objective__kind": "geco", "schedule__distortion_weight": "linear:3"},
+            "schedule.distortion_weight=linear:3: has no effect with objective.kind=geco;",
+        ),
+        (
+            {"objective__kind": "tc", "objective__noise_scale": 0.5},
+            "objective.noise_scale=0.5 with objective.kind=tc: should be 1, because",
+        ),
+        (
+            {"objective__kind": "tc", "schedule__noise_scale": "linear:3"},
+            "schedule.noise_scale=linear:3 with objective.kind=tc: should be constant, because",
+        ),
         ({"objective__importance_samples": 5, "objective__beta": 2.0}, "objective.importance_samples=5: "),
         ({"objective__importance_samples": 5, "objective__kind": "tc"}, "objective.importance_samples=5: "),
         ({"objective__importance_samples": 5, "schedule__beta": "linear:3"}, "objective.importance_samples=5: "),
@@ -343,6 +364,14 @@ def test_no_noise_needs_no_rate():
 )
 def test_objectives_that_mean_nothing(changed, said):
     assert refusal(**changed).startswith(said)
+
+
+def test_what_a_weight_is_where_it_has_no_effect_is_its_default():
+    defaults = grid.flatten(base.get_config().to_dict())
+    assert {key: defaults[f"objective.{key}"] for key in grid.UNUSED} == grid.UNUSED
+    assert {*grid.UNUSED, "noise_scale", "capacity_weight"} == set(grid.WEIGHTS)
+    for kind in objectives.OBJECTIVES:
+        runs_of(objective__kind=kind)
 
 
 def test_the_lengths_of_schedules_share_a_program():
@@ -442,6 +471,14 @@ def test_a_batch_larger_than_the_data():
 def test_a_batch_of_0_is_the_whole_split():
     (run,) = runs_of(train__batch_size=0)
     assert grid.specify(run, images(9))[0].batch_size == 9
+
+
+def test_a_discrepancy_needs_two_images():
+    for size in (1, 0):
+        message = refusal_for(images(1), objective__kind="mmd", train__batch_size=size)
+        assert message.startswith(f"train.batch_size={size} with objective.kind=mmd: should be a batch of at least 2 images")
+    (run,) = runs_of(objective__kind="mmd", train__batch_size=2)
+    assert grid.specify(run, images(2))[0].batch_size == 2
 
 
 @pytest.mark.parametrize("likelihood", ["bernoulli", "continuous_bernoulli"])

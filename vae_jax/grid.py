@@ -69,6 +69,8 @@ RANGES = {
 MOST = 100_000  # runs of a study
 BASELINES = ("pca", "ppca")
 WEIGHTS = tuple(field.name for field in dataclasses.fields(objectives.Weights))
+# What a weight is where the objective does not use it. `capacity_weight` is free: a study sets it once for some of its rows.
+UNUSED = {"distortion_weight": 1, "beta": 1, "capacity": 0, "free_bits": 0, "distortion_target": 0, "mmd_weight": 0}
 CONSTANT: Flat = {f"schedule.{weight}": "constant" for weight in WEIGHTS}
 # Fields without a range or a choice, each with a value of its type; with those above, every name that there is.
 FREE = {
@@ -318,10 +320,16 @@ def _check_objective(config: Flat) -> None:
         raise errors.UserError(
             f"objective.kind=free_bits with model.prior={config['model.prior']}: should be a prior of independent latents"
         )
-    for key in ("capacity", "free_bits", "distortion_target", "mmd_weight"):
-        if config[f"objective.{key}"] and key not in objective.uses:
+    for key, only in {"objective.noise_scale": 1, "schedule.noise_scale": "constant"}.items():
+        if kind == "tc" and config[key] != only:
             raise errors.UserError(
-                f"objective.{key}={config[f'objective.{key}']:g}: has no effect with objective.kind={kind}; should be 0"
+                f"{key}={config[key]} with objective.kind=tc: should be {only}, because its densities are the posterior's"
+            )
+    for key, default in UNUSED.items():
+        value = config[f"objective.{key}"]
+        if value != default and key not in objective.moved_by:
+            raise errors.UserError(
+                f"objective.{key}={value:g}: has no effect with objective.kind={kind}; should be {default}"
             )
     samples = config["objective.importance_samples"]
     weights = [config[f"objective.{key}"] for key in ("noise_scale", "distortion_weight", "beta")]
@@ -336,7 +344,7 @@ def _check_objective(config: Flat) -> None:
 def schedules(config: Flat) -> dict[str, tuple[str, float]]:
     """Name and length in epochs of every schedule that is not constant, by weight."""
     found = {}
-    used = ("noise_scale", "distortion_weight", *objectives.OBJECTIVES[config["objective.kind"]].uses)
+    used = objectives.OBJECTIVES[config["objective.kind"]].moved_by
     for weight in WEIGHTS:
         text = str(config[f"schedule.{weight}"])
         if text == "constant":
@@ -418,6 +426,10 @@ def _check_against(config: Flat, shape: tuple[int, ...], dataset: data.Dataset, 
     batch, devices = config["train.batch_size"] or len(train), config["train.data_devices"]
     if batch % devices:
         raise errors.UserError(f"train.data_devices={devices}: should divide the batch of {batch} images")
+    if batch == 1 and config["objective.kind"] == "mmd":
+        raise errors.UserError(
+            f"train.batch_size={config['train.batch_size']} with objective.kind=mmd: should be a batch of at least 2 images"
+        )
     if devices > 1 and kind == "optimal":
         raise errors.UserError(
             f"train.data_devices={devices}: should be 1 with model.sigma=optimal, which is of the whole batch"
