@@ -126,6 +126,14 @@ TRAIN = {
         [VAE, "--config.data.name=mnist", "--config.data.dir={tmp}"],
         "mnist is not prepared in {tmp}; nothing is downloaded unasked: pass --config.data.download=true",
     ),
+    "path of another set": (
+        [VAE, "--config.data.path={tmp}/good.npz"],
+        "data.path={tmp}/good.npz: has no effect with data.name=digits; only data.name=npz uses it",
+    ),
+    "directory of another set": (
+        [VAE, "--config.data.dir={tmp}"],
+        "data.dir={tmp}: has no effect with data.name=digits; only image sets of TFDS use it",
+    ),
     "no path": ([VAE, *NPZ], "data.name=npz needs data.path=FILE.npz"),
     "no file": ([VAE, *NPZ, "--config.data.path={tmp}/none.npz"], "data.path={tmp}/none.npz: no such file"),
     "no archive": ([VAE, *NPZ, "--config.data.path={tmp}/text.npz"], "data.path={tmp}/text.npz: not a readable .npz"),

@@ -119,7 +119,7 @@ def test_flatten_keeps_order_and_makes_tuples():
     ],
 )
 def test_texts_are_read_by_the_type_of_their_field(key, text, values):
-    read = [run.config[key] for run in runs_of((key, text))]
+    read = [run.config[key] for run in runs_of((key, text), data__name="mnist")]
     assert read == values
     assert [type(value) for value in read] == [type(value) for value in values]
 
@@ -372,6 +372,27 @@ def test_what_a_weight_is_where_it_has_no_effect_is_its_default():
     assert {*grid.UNUSED, "noise_scale", "capacity_weight"} == set(grid.WEIGHTS)
     for kind in objectives.OBJECTIVES:
         runs_of(objective__kind=kind)
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value", "only"),
+    [
+        ("digits", "data.path", "my.npz", "data.name=npz uses it"),
+        ("mnist", "data.path", "my.npz", "data.name=npz uses it"),
+        ("digits", "data.dir", "/sets", "image sets of TFDS use it"),
+        ("npz", "data.download", True, "image sets of TFDS use it"),
+    ],
+)
+def test_a_place_where_the_data_are_not_looked_for(name, key, value, only):
+    said = f"{key}={value}: has no effect with data.name={name}; only {only}"
+    assert refusal(data__name=name, **{key.replace(".", "__"): value}) == said
+    assert refusal((key, str(value)), data__name=name) == said
+
+
+def test_a_place_is_for_the_data_sets_of_the_study_that_are_looked_for_there():
+    runs_of(("data.name", "digits,npz,mnist"), data__path="my.npz", data__dir="/sets", data__download=True)
+    runs_of(sweep=rows_of({"data.name": "digits"}, {"data.name": "npz", "data.path": "my.npz"}))
+    assert refusal(("data.name", "npz,digits"), ("data.path", "a.npz,b.npz")).startswith("data.path=a.npz: has no effect")
 
 
 def test_the_lengths_of_schedules_share_a_program():

@@ -72,6 +72,12 @@ WEIGHTS = tuple(field.name for field in dataclasses.fields(objectives.Weights))
 # What a weight is where the objective does not use it. `capacity_weight` is free: a study sets it once for some of its rows.
 UNUSED = {"distortion_weight": 1, "beta": 1, "capacity": 0, "free_bits": 0, "distortion_target": 0, "mmd_weight": 0}
 CONSTANT: Flat = {f"schedule.{weight}": "constant" for weight in WEIGHTS}
+# Where data lie, and the data sets that are looked for there: by their name, and in words.
+SOURCES: dict[str, tuple[Callable[[str], bool], str]] = {
+    "data.path": (lambda name: name == "npz", "data.name=npz uses it"),
+    "data.dir": (lambda name: name not in ("npz", "digits"), "image sets of TFDS use it"),
+    "data.download": (lambda name: name not in ("npz", "digits"), "image sets of TFDS use it"),
+}
 # Fields without a range or a choice, each with a value of its type; with those above, every name that there is.
 FREE = {
     "name": "",
@@ -154,6 +160,7 @@ def expand(config: Mapping, sweep: Callable | None = None, sweeps: Sequence[tupl
         run = Run(flat | row, {key: (flat | row)[key] for key in keys if key not in ("name", "seed")})
         _check(run.config)
         runs.append(run)
+    _check_sources(runs)
     seen: dict[tuple, Run] = {}
     for run in runs:
         identity = tuple(run.config.items())
@@ -299,6 +306,17 @@ def _check(config: Flat) -> None:
             f"model.sigma=optimal with objective.importance_samples={config['objective.importance_samples']}: the best "
             "sigma of several draws has no closed form; should be learned"
         )
+
+
+def _check_sources(runs: Sequence[Run]) -> None:
+    """A place where no data set of the study is looked for; one that is of the grid is for its own run only."""
+    names = {run.config["data.name"] for run in runs}
+    for run, (key, (reads, used)) in itertools.product(runs, SOURCES.items()):
+        concerned = {run.config["data.name"]} if key in run.settings else names
+        if run.config[key] and not any(map(reads, concerned)):
+            raise errors.UserError(
+                f"{key}={run.config[key]}: has no effect with data.name={run.config['data.name']}; only {used}"
+            )
 
 
 def _check_objective(config: Flat) -> None:
