@@ -15,9 +15,13 @@ from absl import app, flags, logging
 
 from vae_jax import errors, grid, interrupts, progress
 
-_DEVICES = flags.DEFINE_integer(
-    "cpu_devices", len(os.sched_getaffinity(0)), "Devices that a CPU is split into; one per core."
-)
+
+def cores() -> int:
+    """Cores that this process may use; where the system does not say which (only Linux does), all there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+_DEVICES = flags.DEFINE_integer("cpu_devices", cores(), "Devices that a CPU is split into; one per core.")
 
 _CACHE = flags.DEFINE_string(
     "compilation_cache",
@@ -50,18 +54,22 @@ def run(main: Callable[[], None]) -> None:
         # Exit codes 0 and 1 of --help pass through.
         app.run(lambda _: _guarded(main), flags_parser=_parse)
     except interrupts.Stopped as stopped:
-        # Without --restart, which would not go on.
-        command = shlex.join(word for word in sys.orig_argv if word not in ("--restart", "--restart=true"))
         saved = f", {stopped}" if str(stopped) else ""
-        print(f"stopped by {signal.Signals(stopped.signal).name}{saved}; to go on: {command}", file=sys.stderr)
+        print(f"stopped by {signal.Signals(stopped.signal).name}{saved}; to go on: {_going_on()}", file=sys.stderr)
         sys.exit(128 + stopped.signal)
 
 
+def _going_on() -> str:
+    """This command without --restart, which would not go on."""
+    return shlex.join(word for word in sys.orig_argv if not re.fullmatch(r"--?restart(=.*)?", word))
+
+
 def _parse(argv: Sequence[str]) -> list[str]:
-    """absl's parser, after the `--config.x.y=value` overrides have become values of one flag."""
-    rewritten = ["--override=" + arg[len("--config.") :] if arg.startswith("--config.") else arg for arg in argv]
+    """absl's parser, after the `--config.x.y=value` overrides have become values of one flag, where a main has it."""
+    if "override" in flags.FLAGS:
+        argv = [re.sub(r"^--config\.", "--override=", arg) for arg in argv]
     try:
-        rest = flags.FLAGS(rewritten)
+        rest = flags.FLAGS(argv)
     except flags.Error as error:
         _fail(" ".join(str(error).split()))
     if len(rest) > 1:

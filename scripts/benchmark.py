@@ -3,14 +3,15 @@
     python -m scripts.benchmark [--only=NAME] [--repeat=N] [--peers] [--output=FILE.json]
 
 Nothing else should be running. With TFDS_DATA_DIR set the images are MNIST, else random bytes of that shape. `--peers`
-needs scripts/peers/requirements.txt; without those packages their rows are left out.
+needs scripts/peers/requirements.txt; a peer whose packages are missing is left out.
 """
 
 import dataclasses
+import importlib
 import json
-import os
 import pathlib
 import platform
+from collections.abc import Sequence
 
 from absl import flags
 
@@ -31,7 +32,7 @@ def main() -> None:
 
     from scripts import workloads
 
-    peers = _PEERS.value and _peers_are_there()
+    peers = _importable(workloads.PEERS) if _PEERS.value else ()
     settings = workloads.Settings(_REPEAT.value, peers, _TINY.value)
     found: list[workloads.Row] = []
     print(_line(HEADER))
@@ -40,7 +41,7 @@ def main() -> None:
             found.append(row)
             print(_line(_cells(row)), flush=True)
     described = {
-        "machine": {"cpu": _cpu(), "cores": len(os.sched_getaffinity(0)), "backend": jax.default_backend()},
+        "machine": {"cpu": _cpu(), "cores": command_line.cores(), "backend": jax.default_backend()},
         "versions": {"python": platform.python_version(), "jax": jax.__version__},
         "repeat": _REPEAT.value,
         "rows": [dataclasses.asdict(row) | {"ratio": row.ratio} for row in found],
@@ -63,13 +64,16 @@ def _time(seconds: float) -> str:
     return f"{seconds * 1e3:.2f} ms" if seconds < 1 else f"{seconds:.2f} s"
 
 
-def _peers_are_there() -> bool:
-    try:
-        import torch  # noqa: F401
-    except ImportError as error:
-        print(f"no rows of peers: {error}; python -m pip install -r scripts/peers/requirements.txt")
-        return False
-    return True
+def _importable(peers: Sequence[str]) -> tuple[str, ...]:
+    """Those of `peers` whose packages are there, and a word about each of the others."""
+    found = []
+    for name in peers:
+        try:
+            importlib.import_module(f"scripts.peers.{name}")
+            found.append(name)
+        except ImportError as error:
+            print(f"no rows of {name}: {error}; python -m pip install -r scripts/peers/requirements.txt")
+    return tuple(found)
 
 
 def _cpu() -> str:

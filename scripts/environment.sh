@@ -11,7 +11,11 @@ if [ ! -x .venv/bin/python ]; then
       "Install one, or name it: PYTHON=/path/to/python3.11 $0" >&2
     exit 1
   fi
-  "$python" -m venv .venv
+  if ! said=$("$python" -m venv .venv 2>&1); then
+    rm -rf .venv
+    echo "error: $python could not make .venv (${said##*$'\n'}); Debian and Ubuntu need the package python3-venv for it" >&2
+    exit 1
+  fi
 fi
 
 if ! cmp -s requirements.txt .venv/installed.txt; then

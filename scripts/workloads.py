@@ -10,7 +10,7 @@ import pathlib
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -41,19 +41,25 @@ class Row:
         return self.ours / self.theirs
 
 
+PEERS = ("pytorch_loop", "jit_epoch", "jit_step")  # modules of scripts/peers
+
+
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """How much is done: `tiny` sizes only show that everything runs."""
 
     repeat: int
-    peers: bool
+    peers: tuple[str, ...] = ()  # of PEERS
     tiny: bool = False
 
     def size(self, full: int, tiny: int) -> int:
         return tiny if self.tiny else full
 
-    def peer(self, name: str):
-        return importlib.import_module(f"scripts.peers.{name}")
+    def peer(self, name: str, shown: str, epoch: Callable[[Any], timing.Work], units: float = 1.0) -> list[Contestant]:
+        """A peer as a contestant, where it is to be timed: what `epoch` makes of its module."""
+        if name not in self.peers:
+            return []
+        return [Contestant(shown, epoch(importlib.import_module(f"scripts.peers.{name}")), units)]
 
 
 def rows(
@@ -138,14 +144,12 @@ def mnist(settings: Settings) -> Iterator[Row]:
         Contestant("ours", run_together(dataset, fields, 1, 1)),
         Contestant("floor", timing.floor(products, parameters, count // batch)),
     ]
-    if settings.peers:
-        x = unit_images(dataset)
-        torch, in_jit, per_step = (settings.peer(peer) for peer in ("pytorch_loop", "jit_epoch", "jit_step"))
-        contestants += [
-            Contestant("PyTorch loop", torch.epoch(torch.mlp(pixels, (hidden,), latents), x, batch)),
-            Contestant("numpyro's way", in_jit.epoch(x, hidden, latents, batch, binarize=False)),
-            Contestant("flax's way", per_step.epoch(x, hidden, latents, batch)),
-        ]
+    x, sizes = unit_images(dataset) if settings.peers else None, (hidden, latents, batch)
+    contestants += [
+        *settings.peer("pytorch_loop", "PyTorch loop", lambda m: m.epoch(m.mlp(pixels, (hidden,), latents), x, batch)),
+        *settings.peer("jit_epoch", "numpyro's way", lambda m: m.epoch(x, *sizes, binarize=False)),
+        *settings.peer("jit_step", "flax's way", lambda m: m.epoch(x, *sizes)),
+    ]
     times = timing.measure(contestants, settings.repeat)
     goals = {"floor": 1.35, "PyTorch loop": 0.5, "numpyro's way": 0.8, "flax's way": None}
     yield from rows(f"{name} 784-400-20", "epoch", times, goals, "floor")
@@ -161,9 +165,9 @@ def digits(settings: Settings) -> Iterator[Row]:
         Contestant("a run alone", run_together(dataset, fields, 1, epochs), epochs),
         Contestant("four times the runs", run_together(dataset, fields, 4 * count, epochs), count * epochs),
     ]
-    if settings.peers:
-        torch = settings.peer("pytorch_loop")
-        contestants.append(Contestant("PyTorch loop", torch.epoch(torch.mlp(64, (hidden,), 2), unit_images(dataset), 64)))
+    contestants += settings.peer(
+        "pytorch_loop", "PyTorch loop", lambda m: m.epoch(m.mlp(64, (hidden,), 2), unit_images(dataset), 64)
+    )
     times = timing.measure(contestants, settings.repeat)
     name = f"digits 64-{hidden}-2, {count} runs"
     yield from rows(name, "run-epoch", times, {"a run alone": 0.35, "PyTorch loop": 0.08})
@@ -188,11 +192,12 @@ def conv(settings: Settings) -> Iterator[Row]:
         Contestant("ours", run_together(dataset, fields, 1, 1), steps),
         Contestant("floor", timing.floor(timing.training_products(products), parameters, steps), steps),
     ]
-    if settings.peers:
-        torch = settings.peer("pytorch_loop")
+
+    def pytorch_loop(peer) -> timing.Work:
         x = dataset.images("train").reshape(-1, 1, size, size)
-        model = torch.conv(channels, dense, latents, size)
-        contestants.append(Contestant("PyTorch loop", torch.epoch(model, x, batch), steps))
+        return peer.epoch(peer.conv(channels, dense, latents, size), x, batch)
+
+    contestants += settings.peer("pytorch_loop", "PyTorch loop", pytorch_loop, steps)
     times = timing.measure(contestants, settings.repeat)
     yield from rows(f"conv {size}x{size}", "step", times, {"floor": None, "PyTorch loop": 1.0}, "floor")
 

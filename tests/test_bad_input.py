@@ -75,6 +75,26 @@ TRAIN = {
     "zero epochs": ([VAE, "--config.train.epochs=0"], "train.epochs=0: should be from 1"),
     "batch larger than the data": ([VAE, "--config.train.batch_size=1296"], "train.batch_size=1296: should be at most 1295"),
     "no noise and a rate": ([VAE, "--config.objective.noise_scale=0"], "objective.noise_scale=0 with objective.beta=1"),
+    "beta that has no effect": (
+        [VAE, "--config.objective.kind=geco", "--sweep=objective.beta=1,2"],
+        "objective.beta=2: has no effect with objective.kind=geco; should be 1",
+    ),
+    "distortion weight that has no effect": (
+        [VAE, "--config.objective.kind=geco", "--config.objective.distortion_weight=2"],
+        "objective.distortion_weight=2: has no effect with objective.kind=geco; should be 1",
+    ),
+    "total correlation of other noise": (
+        [VAE, "--config.objective.kind=tc", "--config.objective.noise_scale=0.5"],
+        "objective.noise_scale=0.5 with objective.kind=tc: should be 1",
+    ),
+    "discrepancy of one image": (
+        [VAE, "--config.objective.kind=mmd", "--config.train.batch_size=1"],
+        "train.batch_size=1 with objective.kind=mmd: should be a batch of at least 2 images",
+    ),
+    "exact row of other weights": (
+        ["--config=configs/linear.py", "--config.objective.distortion_weight=2"],
+        "baselines=('pca', 'ppca'): ppca needs objective.distortion_weight=1, not 2.0",
+    ),
     "unknown network": ([VAE, "--config.model.encoder=cnn"], "model.encoder=cnn: should be one of mlp, conv, linear"),
     "unknown baseline": ([VAE, "--config.baselines=pcca"], "baselines=('pcca',): each should be one of pca"),
     # Flags.
@@ -106,6 +126,14 @@ TRAIN = {
         [VAE, "--config.data.name=mnist", "--config.data.dir={tmp}"],
         "mnist is not prepared in {tmp}; nothing is downloaded unasked: pass --config.data.download=true",
     ),
+    "path of another set": (
+        [VAE, "--config.data.path={tmp}/good.npz"],
+        "data.path={tmp}/good.npz: has no effect with data.name=digits; only data.name=npz uses it",
+    ),
+    "directory of another set": (
+        [VAE, "--config.data.dir={tmp}"],
+        "data.dir={tmp}: has no effect with data.name=digits; only image sets of TFDS use it",
+    ),
     "no path": ([VAE, *NPZ], "data.name=npz needs data.path=FILE.npz"),
     "no file": ([VAE, *NPZ, "--config.data.path={tmp}/none.npz"], "data.path={tmp}/none.npz: no such file"),
     "no archive": ([VAE, *NPZ, "--config.data.path={tmp}/text.npz"], "data.path={tmp}/text.npz: not a readable .npz"),
@@ -116,6 +144,14 @@ TRAIN = {
     ),
     "one number per image": ([VAE, *NPZ, "--config.data.path={tmp}/flat.npz"], "{tmp}/flat.npz: train has shape (20,)"),
     "too few labels": ([VAE, *NPZ, "--config.data.path={tmp}/labels.npz"], "{tmp}/labels.npz: train_labels has shape (3,)"),
+    "labels that are no classes": (
+        [VAE, *NPZ, "--config.data.path={tmp}/classes.npz"],
+        "{tmp}/classes.npz: test_labels has dtype float64; should be integer, bool or string",
+    ),
+    "all for validation": (
+        [VAE, *NPZ, "--config.data.path={tmp}/good.npz", "--config.data.valid_fraction=0.99"],
+        "data.valid_fraction=0.99: leaves no training image of 20",
+    ),
     "nan": ([VAE, *NPZ, "--config.data.path={tmp}/nan.npz"], "{tmp}/nan.npz: test has 1 values that are not finite"),
     "not in [0, 1] for Bernoulli": (
         [VAE, *NPZ, "--config.data.path={tmp}/wide.npz"],
@@ -137,6 +173,7 @@ READ = {
     "a file": (["--workdir={tmp}/text.npz"], "{tmp}/text.npz/"),
     "not finished": (["--workdir={tmp}/other"], "{tmp}/other"),
     "stray word": (["--workdir={tmp}", "x"], "unexpected argument 'x'"),
+    "override": (["--workdir={tmp}", "--config.seed=1"], "Unknown command line flag 'config.seed'"),
 }
 MAINS = {"train": TRAIN, "evaluate": READ, "figures": READ}
 CONFIGS = {
@@ -164,6 +201,8 @@ def files(tmp_path_factory):
         "shapes": {"train": images, "test": images[:, 1:]},
         "flat": {"train": images[:, 0, 0], "test": images[:, 0, 0]},
         "labels": {"train": images, "test": images, "train_labels": np.zeros(3)},
+        "good": {"train": images, "test": images},
+        "classes": {"train": images, "test": images, "test_labels": np.linspace(0, 1, 20)},
         "nan": {"train": images, "test": holed},
         "wide": {"train": 2 * images, "test": images},
     }

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from scripts import timing, workloads
+from scripts import benchmark, timing, workloads
 from vae_jax import networks
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -32,6 +32,19 @@ def test_every_entry_runs(name, tmp_path):
         assert row["ours"] > 0
         assert row["theirs"] > 0
         assert row["ratio"] == row["ours"] / row["theirs"]
+
+
+def test_a_peer_without_its_packages_is_left_out_alone(monkeypatch, capsys):
+    monkeypatch.delitem(sys.modules, "scripts.peers.pytorch_loop", raising=False)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    found = benchmark._importable(workloads.PEERS)
+    assert found == ("jit_epoch", "jit_step")
+    (said,) = capsys.readouterr().out.splitlines()
+    assert said.startswith("no rows of pytorch_loop: import of torch halted")
+    settings = workloads.Settings(1, found, tiny=True)
+    made = [settings.peer(name, "shown", lambda peer: peer.epoch, 2) for name in workloads.PEERS]
+    assert [len(contestants) for contestants in made] == [0, 1, 1]
+    assert (made[1][0].name, made[1][0].units) == ("shown", 2)
 
 
 def test_an_unknown_entry_is_one_line():

@@ -72,6 +72,13 @@ def test_a_fraction_is_below_one(fraction):
         data.load("digits", valid_fraction=fraction)
 
 
+def test_a_fraction_that_leaves_nothing(npz):
+    path = npz(train=IMAGES, test=IMAGES)
+    with pytest.raises(errors.UserError, match=r"^data\.valid_fraction=0\.99: leaves no training image of 20; should be"):
+        data.load("npz", path=path, valid_fraction=0.99)
+    assert len(data.load("npz", path=path, valid_fraction=0.95).splits["train"]) == 1
+
+
 def test_threshold():
     grey, bits = data.load("digits"), data.load("digits", binarize="threshold")
     np.testing.assert_array_equal(bits.images("test"), grey.images("test") >= 0.5)
@@ -240,6 +247,16 @@ def test_npz_labels_and_factors_stay_with_their_rows(npz):
     assert dataset.splits["test"].factors is None
 
 
+@pytest.mark.parametrize("kinds", [(np.uint8, np.int64), (bool, bool), (str, "<U3")])
+def test_npz_labels_of_one_kind(npz, kinds):
+    labels = {
+        f"{split}_labels": (np.arange(20) % 2).astype(kind) for split, kind in zip(("train", "test"), kinds, strict=True)
+    }
+    dataset = data.load("npz", path=npz(train=IMAGES, test=IMAGES, **labels), valid_fraction=0.0)
+    for split in ("train", "test"):
+        np.testing.assert_array_equal(dataset.splits[split].labels, labels[f"{split}_labels"])
+
+
 def message_of(path, **settings) -> str:
     """What is said about a file: one line that names it."""
     with pytest.raises(errors.UserError) as caught:
@@ -279,6 +296,15 @@ def with_nan() -> np.ndarray:
         (
             {"train": IMAGES, "test": IMAGES, "test_factors": np.ones((21, 2))},
             "test_factors has shape (21, 2) for 20 images",
+        ),
+        (
+            {"train": IMAGES, "test": IMAGES, "test_labels": np.arange(20) / 2},
+            "test_labels has dtype float64; should be integer, bool or string",
+        ),
+        ({"train": IMAGES, "test": IMAGES, "train_labels": np.full(20, b"a")}, "train_labels has dtype |S1"),
+        (
+            {"train": IMAGES, "test": IMAGES, "train_labels": np.arange(20), "test_labels": np.full(20, "a")},
+            "train_labels int64 and test_labels <U1; should be of the same kind",
         ),
     ],
 )

@@ -114,6 +114,9 @@ FOUND = [
     NOTHING | {"config": ([("objective.beta", "None")], None, False)},
     NOTHING | {"overrides": [("name", "\ud800")]},  # written into results.csv after hours of training
     NOTHING | {"overrides": [("model.latents", "1000000000")]},
+    NOTHING | {"overrides": [("objective.kind", "mmd"), ("train.batch_size", "1")]},  # no two images to compare
+    NOTHING | {"overrides": [("objective.kind", "tc")], "sweeps": ["objective.noise_scale=1,0.5"]},
+    NOTHING | {"overrides": [("data.name", "digits")]},  # with the path of another set
     NOTHING | {"sweeps": ["seed=" + ",".join(map(str, range(1000))), "data.seed=" + ",".join(map(str, range(1000)))]},
 ]
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from configs import base
-from vae_jax import data, errors, grid
+from vae_jax import data, errors, grid, objectives
 
 
 def runs_of(*sweeps, sweep=None, **fields):
@@ -119,7 +119,7 @@ def test_flatten_keeps_order_and_makes_tuples():
     ],
 )
 def test_texts_are_read_by_the_type_of_their_field(key, text, values):
-    read = [run.config[key] for run in runs_of((key, text))]
+    read = [run.config[key] for run in runs_of((key, text), data__name="mnist")]
     assert read == values
     assert [type(value) for value in read] == [type(value) for value in values]
 
@@ -327,6 +327,27 @@ def test_no_noise_needs_no_rate():
         ({"objective__kind": "free_bits", "model__prior": "flow"}, "objective.kind=free_bits with model.prior=flow:"),
         ({"objective__capacity": 3.0}, "objective.capacity=3: has no effect with objective.kind=weighted;"),
         ({"objective__kind": "tc", "objective__mmd_weight": 3.0}, "objective.mmd_weight=3: has no effect"),
+        (
+            {"objective__kind": "capacity", "objective__beta": 2.0},
+            "objective.beta=2: has no effect with objective.kind=capacity; should be 1",
+        ),
+        ({"objective__kind": "geco", "objective__beta": 2.0}, "objective.beta=2: has no effect with objective.kind=geco;"),
+        (
+            {"objective__kind": "geco", "objective__distortion_weight": 0.0},
+            "objective.distortion_weight=0: has no effect with objective.kind=geco; should be 1",
+        ),
+        (
+            {"objective__kind": "geco", "schedule__distortion_weight": "linear:3"},
+            "schedule.distortion_weight=linear:3: has no effect with objective.kind=geco;",
+        ),
+        (
+            {"objective__kind": "tc", "objective__noise_scale": 0.5},
+            "objective.noise_scale=0.5 with objective.kind=tc: should be 1, because",
+        ),
+        (
+            {"objective__kind": "tc", "schedule__noise_scale": "linear:3"},
+            "schedule.noise_scale=linear:3 with objective.kind=tc: should be constant, because",
+        ),
         ({"objective__importance_samples": 5, "objective__beta": 2.0}, "objective.importance_samples=5: "),
         ({"objective__importance_samples": 5, "objective__kind": "tc"}, "objective.importance_samples=5: "),
         ({"objective__importance_samples": 5, "schedule__beta": "linear:3"}, "objective.importance_samples=5: "),
@@ -343,6 +364,35 @@ def test_no_noise_needs_no_rate():
 )
 def test_objectives_that_mean_nothing(changed, said):
     assert refusal(**changed).startswith(said)
+
+
+def test_what_a_weight_is_where_it_has_no_effect_is_its_default():
+    defaults = grid.flatten(base.get_config().to_dict())
+    assert {key: defaults[f"objective.{key}"] for key in grid.UNUSED} == grid.UNUSED
+    assert {*grid.UNUSED, "noise_scale", "capacity_weight"} == set(grid.WEIGHTS)
+    for kind in objectives.OBJECTIVES:
+        runs_of(objective__kind=kind)
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value", "only"),
+    [
+        ("digits", "data.path", "my.npz", "data.name=npz uses it"),
+        ("mnist", "data.path", "my.npz", "data.name=npz uses it"),
+        ("digits", "data.dir", "/sets", "image sets of TFDS use it"),
+        ("npz", "data.download", True, "image sets of TFDS use it"),
+    ],
+)
+def test_a_place_where_the_data_are_not_looked_for(name, key, value, only):
+    said = f"{key}={value}: has no effect with data.name={name}; only {only}"
+    assert refusal(data__name=name, **{key.replace(".", "__"): value}) == said
+    assert refusal((key, str(value)), data__name=name) == said
+
+
+def test_a_place_is_for_the_data_sets_of_the_study_that_are_looked_for_there():
+    runs_of(("data.name", "digits,npz,mnist"), data__path="my.npz", data__dir="/sets", data__download=True)
+    runs_of(sweep=rows_of({"data.name": "digits"}, {"data.name": "npz", "data.path": "my.npz"}))
+    assert refusal(("data.name", "npz,digits"), ("data.path", "a.npz,b.npz")).startswith("data.path=a.npz: has no effect")
 
 
 def test_the_lengths_of_schedules_share_a_program():
@@ -390,6 +440,23 @@ def test_ppca_has_one_sigma():
     runs_of(model__sigma="optimal", **fields)
 
 
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"objective__noise_scale": 0.5}, "objective.noise_scale=1, not 0.5"),
+        ({"objective__distortion_weight": 2.0}, "objective.distortion_weight=1, not 2.0"),
+        ({"schedule__beta": "linear:3"}, "schedule.beta=constant, not linear:3"),
+        ({"objective__kind": "free_bits"}, "objective.kind=weighted, not free_bits"),
+    ],
+)
+def test_ppca_is_the_optimum_of_two_terms_weighed_by_beta(changed, said):
+    fields = {"model__likelihood": "gaussian", "baselines": ("ppca",)}
+    assert refusal(**fields, **changed) == f"baselines=('ppca',): ppca needs {said}"
+    runs_of(("objective.beta", "0.1,1,10"), **fields)
+    # Without a rate there is no such row, and nothing to refuse.
+    runs_of(objective__beta=0.0, objective__noise_scale=0.0, **fields)
+
+
 def test_a_likelihood_of_levels_needs_whole_ones():
     levels = {"model__likelihood": "discretized_logistic", "model__sigma": "learned"}
     message = refusal_for(images(), **levels)
@@ -425,6 +492,14 @@ def test_a_batch_larger_than_the_data():
 def test_a_batch_of_0_is_the_whole_split():
     (run,) = runs_of(train__batch_size=0)
     assert grid.specify(run, images(9))[0].batch_size == 9
+
+
+def test_a_discrepancy_needs_two_images():
+    for size in (1, 0):
+        message = refusal_for(images(1), objective__kind="mmd", train__batch_size=size)
+        assert message.startswith(f"train.batch_size={size} with objective.kind=mmd: should be a batch of at least 2 images")
+    (run,) = runs_of(objective__kind="mmd", train__batch_size=2)
+    assert grid.specify(run, images(2))[0].batch_size == 2
 
 
 @pytest.mark.parametrize("likelihood", ["bernoulli", "continuous_bernoulli"])

@@ -219,6 +219,15 @@ def test_geco_by_hand():
     assert after["log_multiplier"] > carried["log_multiplier"]
     _, after = objective.loss(by_hand(), weights.replace(distortion_target=5.0), context)
     assert after["log_multiplier"] < carried["log_multiplier"]
+    # Missed by a tenth of the target, or by one nat, and for long enough to be the average.
+    for target in (20.0, 0.0):
+        missed = max(target / 10, 1)
+        terms = by_hand().replace(distortion=jnp.full(2, target + missed))
+        _, after = objective.loss(
+            terms, weights.replace(distortion_target=target), context.replace(carried=carried | {"constraint": missed})
+        )
+        gain = after["log_multiplier"] - carried["log_multiplier"]
+        np.testing.assert_allclose(gain, 1 / objectives.PATIENCE, rtol=100 * EPS)
     # What is carried has no gradient.
     moved = jax.grad(lambda terms: objective.loss(terms, weights, context)[1]["log_multiplier"])(by_hand())
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(moved))

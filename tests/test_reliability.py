@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from processes import ROOT, Forks, wait_for
 
+from experiments import command_line
 from vae_jax import errors, figures, interrupts, results, study
 
 VECTORS = "tests/data/vectors.npz"
@@ -133,6 +134,13 @@ def test_stopped_by_signals(forks, tmp_path):
         )
     assert forks.run("train", command).code == 0
     assert_same(workdir, whole)
+
+
+@pytest.mark.parametrize("word", ["--restart", "-restart", "--restart=true", "--restart=1", "-restart=True"])
+def test_the_command_that_goes_on_does_not_start_over(monkeypatch, word):
+    kept = ["python", "-m", "experiments.train", "--workdir=runs/--restart", "--norestart"]
+    monkeypatch.setattr(sys, "orig_argv", [*kept, word])
+    assert shlex.split(command_line._going_on()) == kept
 
 
 def test_the_second_signal_stops_at_once(capfd):

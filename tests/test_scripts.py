@@ -11,6 +11,7 @@ import sys
 import pytest
 from test_bad_input import FORKS
 
+from experiments import command_line
 from vae_jax import results
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -140,28 +141,36 @@ def test_help_is_worth_reading(typed, main, flags):
         assert f"--{flag}:" in out
 
 
+def test_cores_where_the_system_does_not_say_which_are_ours(monkeypatch):
+    assert command_line.cores() == len(os.sched_getaffinity(0))
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert command_line.cores() == os.cpu_count()
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert command_line.cores() == 1
+
+
 # The shell scripts, with a Python that only says how it was called
 
 STAND_IN = """#!/bin/sh
 [ "$1" = -c ] && exit {too_old}
 [ "$1" = -V ] && echo Python 3.8.1 && exit
 echo "$PWD: $@" >> "{log}"
-if [ "$2" = venv ]; then mkdir -p .venv/bin; cp "$0" .venv/bin/python; fi
+if [ "$2" = venv ]; then mkdir -p .venv/bin; cp "$0" .venv/bin/python; {made}; fi
 """
 
 
 class Checkout:
-    """The scripts and requirements.txt in a directory of their own, with a stand-in for Python 3.11 or for an older one."""
+    """The scripts and requirements.txt in a folder of their own, and a stand-in for Python: 3.11, older, or without venv."""
 
-    def __init__(self, folder: pathlib.Path, too_old: bool = False):
+    def __init__(self, folder: pathlib.Path, too_old: bool = False, made: str = "exit 0"):
         self.root, self.log = folder / "clone", folder / "calls"
         shutil.copytree(ROOT / "scripts", self.root / "scripts")
         shutil.copy(ROOT / "requirements.txt", self.root)
         tools = folder / "tools"
         tools.mkdir()
-        for name in ("bash", "sh", "env", "dirname", "cmp", "cp", "mkdir", "cat"):
+        for name in ("bash", "sh", "env", "dirname", "cmp", "cp", "mkdir", "cat", "rm"):
             (tools / name).symlink_to(shutil.which(name))
-        (tools / "python3").write_text(STAND_IN.format(log=self.log, too_old=int(too_old)))
+        (tools / "python3").write_text(STAND_IN.format(log=self.log, too_old=int(too_old), made=made))
         (tools / "python3").chmod(0o755)
         self.environment = {"PATH": str(tools), "HOME": os.environ.get("HOME", "/")}
 
@@ -220,4 +229,15 @@ def test_an_old_python_is_told(tmp_path, script):
     assert done.stderr.startswith("error: vae_jax needs Python 3.11 or newer; python3 is Python 3.8.1.")
     assert done.stderr.count("\n") == 1
     assert checkout.calls() == []
+    assert not (checkout.root / ".venv").exists()
+
+
+def test_an_environment_that_cannot_be_made_is_told_and_removed(tmp_path):
+    checkout = Checkout(tmp_path, made="echo no ensurepip; echo install it >&2; exit 1")
+    done = checkout.run("test")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        "error: python3 could not make .venv (install it); Debian and Ubuntu need the package python3-venv for it\n"
+    )
+    assert checkout.calls() == ["-m venv .venv"]
     assert not (checkout.root / ".venv").exists()

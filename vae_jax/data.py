@@ -102,7 +102,8 @@ def load(
     Args:
       name: "digits", "npz", or the name of an image set of TFDS.
       path: the .npz file: arrays `train`, `test` ([N, ...], uint8 or float), optional `train_labels`, `test_labels`,
-        `train_factors`, `test_factors`. Bytes are scaled by 255, except where none exceeds 1: those are bits.
+        `train_factors`, `test_factors`. Labels are integers, bools or strings. Bytes are scaled by 255, except where none
+        exceeds 1: those are bits.
       dir: where TFDS keeps its prepared sets; "" means $TFDS_DATA_DIR, else ~/tensorflow_datasets.
       download: let TFDS fetch and prepare a set that is missing (needs the network and `tensorflow`).
       binarize: "none"; "threshold" at one half; "static": x ~ Bernoulli(pixel), drawn once; "dynamic": drawn afresh in
@@ -123,6 +124,10 @@ def load(
         train, test, levels = _tfds(name, dir, download)
     splits = {"train": train, "test": test}
     held = _stratified(train, valid_fraction)
+    if held.all():
+        raise errors.UserError(
+            f"data.valid_fraction={valid_fraction:g}: leaves no training image of {len(train)}; should be smaller"
+        )
     if held.any():
         splits |= {"train": train.take(np.flatnonzero(~held)), "valid": train.take(np.flatnonzero(held))}
     if binarize != "none":
@@ -219,6 +224,7 @@ def _npz(path: str) -> tuple[Split, Split, int]:
                 raise errors.UserError(
                     f"data.path={path}: {key + kind} has shape {rows.shape} for {len(arrays[key])} images"
                 )
+    _check_labels(path, {key: arrays[key].dtype for key in ("train_labels", "test_labels") if key in arrays})
     if arrays["train"].shape[1:] != arrays["test"].shape[1:] or arrays["train"].dtype != arrays["test"].dtype:
         shapes = " and ".join(f"{key} {arrays[key].shape} {arrays[key].dtype}" for key in ("train", "test"))
         raise errors.UserError(f"data.path={path}: {shapes}; train and test should differ in length only")
@@ -226,6 +232,17 @@ def _npz(path: str) -> tuple[Split, Split, int]:
     is_bytes = train.pixels.dtype == np.uint8
     levels = 255 if is_bytes and max(train.pixels.max(), test.pixels.max()) > 1 else 1
     return train, test, levels
+
+
+def _check_labels(path: str, types: dict[str, np.dtype]) -> None:
+    """Classes, of which both splits have the same kind."""
+    kinds = {"i": "integer", "u": "integer", "b": "bool", "U": "string"}
+    for key, dtype in types.items():
+        if dtype.kind not in kinds:
+            raise errors.UserError(f"data.path={path}: {key} has dtype {dtype}; should be integer, bool or string")
+    if len({kinds[dtype.kind] for dtype in types.values()}) > 1:
+        told = " and ".join(f"{key} {dtype}" for key, dtype in types.items())
+        raise errors.UserError(f"data.path={path}: {told}; should be of the same kind")
 
 
 def _checked_pixels(path: str, key: str, array: np.ndarray) -> np.ndarray:

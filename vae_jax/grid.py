@@ -69,6 +69,15 @@ RANGES = {
 MOST = 100_000  # runs of a study
 BASELINES = ("pca", "ppca")
 WEIGHTS = tuple(field.name for field in dataclasses.fields(objectives.Weights))
+# What a weight is where the objective does not use it. `capacity_weight` is free: a study sets it once for some of its rows.
+UNUSED = {"distortion_weight": 1, "beta": 1, "capacity": 0, "free_bits": 0, "distortion_target": 0, "mmd_weight": 0}
+CONSTANT: Flat = {f"schedule.{weight}": "constant" for weight in WEIGHTS}
+# Where data lie, and the data sets that are looked for there: by their name, and in words.
+SOURCES: dict[str, tuple[Callable[[str], bool], str]] = {
+    "data.path": (lambda name: name == "npz", "data.name=npz uses it"),
+    "data.dir": (lambda name: name not in ("npz", "digits"), "image sets of TFDS use it"),
+    "data.download": (lambda name: name not in ("npz", "digits"), "image sets of TFDS use it"),
+}
 # Fields without a range or a choice, each with a value of its type; with those above, every name that there is.
 FREE = {
     "name": "",
@@ -92,7 +101,7 @@ LATER: Flat = {
     "objective.free_bits": 0.0,
     "objective.distortion_target": 0.0,
     "objective.mmd_weight": 0.0,
-    **{f"schedule.{weight}": "constant" for weight in WEIGHTS},
+    **CONSTANT,
     "optimizer.cooling": 0.0,
     "train.data_devices": 1,
     "train.precision": "float32",
@@ -153,6 +162,7 @@ def expand(config: Mapping, sweep: Callable | None = None, sweeps: Sequence[tupl
         run = Run(flat | row, {key: (flat | row)[key] for key in keys if key not in ("name", "seed")})
         _check(run.config)
         runs.append(run)
+    _check_sources(runs)
     seen: dict[tuple, Run] = {}
     for run in runs:
         identity = tuple(run.config.items())
@@ -278,7 +288,10 @@ def _check(config: Flat) -> None:
         raise errors.UserError(f"eval.importance_splits={config['eval.importance_splits']}: valid needs eval.valid=true")
     kind, _ = sigma(config)
     if "ppca" in config["baselines"]:
-        for key, value in {"model.likelihood": "gaussian", "model.prior": "normal", "objective.kind": "weighted"}.items():
+        needed: Flat = {"model.likelihood": "gaussian", "model.prior": "normal", "objective.kind": "weighted"}
+        if config["objective.beta"]:  # at 0 there is no such row
+            needed |= {"objective.noise_scale": 1, "objective.distortion_weight": 1} | CONSTANT
+        for key, value in needed.items():
             if config[key] != value:
                 raise errors.UserError(f"baselines={config['baselines']}: ppca needs {key}={value}, not {config[key]}")
         if kind == "per_pixel":
@@ -297,6 +310,17 @@ def _check(config: Flat) -> None:
             f"model.sigma=optimal with objective.importance_samples={config['objective.importance_samples']}: the best "
             "sigma of several draws has no closed form; should be learned"
         )
+
+
+def _check_sources(runs: Sequence[Run]) -> None:
+    """A place where no data set of the study is looked for; one that is of the grid is for its own run only."""
+    names = {run.config["data.name"] for run in runs}
+    for run, (key, (reads, used)) in itertools.product(runs, SOURCES.items()):
+        concerned = {run.config["data.name"]} if key in run.settings else names
+        if run.config[key] and not any(map(reads, concerned)):
+            raise errors.UserError(
+                f"{key}={run.config[key]}: has no effect with data.name={run.config['data.name']}; only {used}"
+            )
 
 
 def _check_objective(config: Flat) -> None:
@@ -318,14 +342,20 @@ def _check_objective(config: Flat) -> None:
         raise errors.UserError(
             f"objective.kind=free_bits with model.prior={config['model.prior']}: should be a prior of independent latents"
         )
-    for key in ("capacity", "free_bits", "distortion_target", "mmd_weight"):
-        if config[f"objective.{key}"] and key not in objective.uses:
+    for key, only in {"objective.noise_scale": 1, "schedule.noise_scale": "constant"}.items():
+        if kind == "tc" and config[key] != only:
             raise errors.UserError(
-                f"objective.{key}={config[f'objective.{key}']:g}: has no effect with objective.kind={kind}; should be 0"
+                f"{key}={config[key]} with objective.kind=tc: should be {only}, because its densities are the posterior's"
+            )
+    for key, default in UNUSED.items():
+        value = config[f"objective.{key}"]
+        if value != default and key not in objective.moved_by:
+            raise errors.UserError(
+                f"objective.{key}={value:g}: has no effect with objective.kind={kind}; should be {default}"
             )
     samples = config["objective.importance_samples"]
     weights = [config[f"objective.{key}"] for key in ("noise_scale", "distortion_weight", "beta")]
-    constant = all(config[f"schedule.{weight}"] == "constant" for weight in WEIGHTS)
+    constant = CONSTANT.items() <= config.items()
     if samples > 1 and not (kind == "weighted" and weights == [1, 1, 1] and constant):
         raise errors.UserError(
             f"objective.importance_samples={samples}: the importance-weighted bound has no weights; objective.kind should "
@@ -336,7 +366,7 @@ def _check_objective(config: Flat) -> None:
 def schedules(config: Flat) -> dict[str, tuple[str, float]]:
     """Name and length in epochs of every schedule that is not constant, by weight."""
     found = {}
-    used = ("noise_scale", "distortion_weight", *objectives.OBJECTIVES[config["objective.kind"]].uses)
+    used = objectives.OBJECTIVES[config["objective.kind"]].moved_by
     for weight in WEIGHTS:
         text = str(config[f"schedule.{weight}"])
         if text == "constant":
@@ -418,6 +448,10 @@ def _check_against(config: Flat, shape: tuple[int, ...], dataset: data.Dataset, 
     batch, devices = config["train.batch_size"] or len(train), config["train.data_devices"]
     if batch % devices:
         raise errors.UserError(f"train.data_devices={devices}: should divide the batch of {batch} images")
+    if batch == 1 and config["objective.kind"] == "mmd":
+        raise errors.UserError(
+            f"train.batch_size={config['train.batch_size']} with objective.kind=mmd: should be a batch of at least 2 images"
+        )
     if devices > 1 and kind == "optimal":
         raise errors.UserError(
             f"train.data_devices={devices}: should be 1 with model.sigma=optimal, which is of the whole batch"

@@ -132,7 +132,8 @@ def free_bits(terms: Terms, weights: Weights, context: Context) -> Loss:
 
 
 AVERAGING = 0.9  # of the constraint, over steps
-PATIENCE = 100.0  # steps in which a constraint missed by its own size multiplies the multiplier by e
+# Steps in which a constraint missed by a tenth of the target, or by one nat if that is more, multiplies the multiplier by e.
+PATIENCE = 100.0
 
 
 def geco(terms: Terms, weights: Weights, context: Context) -> Loss:
@@ -144,7 +145,7 @@ def geco(terms: Terms, weights: Weights, context: Context) -> Loss:
     log_multiplier, average = context.carried["log_multiplier"], context.carried["constraint"]
     loss = jnp.mean(terms.rate) + jnp.exp(log_multiplier) * constraint
     average = AVERAGING * average + (1 - AVERAGING) * lax.stop_gradient(constraint)
-    # Relative, so that images of any size take as long; a latch of one nat where the target is near 0.
+    # Relative to a tenth of the target, so that images of any size take as long; to at least one nat, as it may be near 0.
     pace = average / (PATIENCE * jnp.maximum(0.1 * jnp.abs(weights.distortion_target), 1.0))
     return loss, {"log_multiplier": log_multiplier + jnp.clip(pace, -0.05, 0.05), "constraint": average}
 
@@ -209,6 +210,12 @@ class Objective:
     uses: tuple[str, ...]  # beside noise_scale and distortion_weight
     carried: dict[str, float] = dataclasses.field(default_factory=dict)  # from step to step, as it starts
     rate_is_optional: bool = False
+    weighs_distortion: bool = True  # if not, distortion_weight has no effect
+
+    @property
+    def moved_by(self) -> tuple[str, ...]:
+        """Every field of `Weights` that has an effect."""
+        return ("noise_scale", *(("distortion_weight",) if self.weighs_distortion else ()), *self.uses)
 
     def holds_to_prior(self, beta: Number) -> bool:
         """Whether anything pulls the posterior towards the prior."""
@@ -219,7 +226,7 @@ OBJECTIVES = {
     "weighted": Objective(weighted, ("beta",), rate_is_optional=True),
     "capacity": Objective(capacity, ("capacity", "capacity_weight")),
     "free_bits": Objective(free_bits, ("beta", "free_bits"), rate_is_optional=True),
-    "geco": Objective(geco, ("distortion_target",), {"log_multiplier": 0.0, "constraint": 0.0}),
+    "geco": Objective(geco, ("distortion_target",), {"log_multiplier": 0.0, "constraint": 0.0}, weighs_distortion=False),
     "tc": Objective(tc, ("beta",)),
     "mmd": Objective(mmd, ("beta", "mmd_weight"), rate_is_optional=True),
 }
