@@ -12,7 +12,7 @@ import scipy.stats
 from test_study import compiled_once, tiny  # noqa: F401
 
 from configs import ablations
-from vae_jax import grid, likelihoods, objectives, priors, results, study
+from vae_jax import grid, likelihoods, networks, objectives, priors, results, study
 
 ROOT = pathlib.Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -56,6 +56,7 @@ def test_the_study_from_python_runs(tmp_path, monkeypatch, capsys):
     [
         (priors, "PRIORS", "cauchy", {"model.prior": "cauchy"}),
         (likelihoods, "LIKELIHOODS", "laplace", {"model.likelihood": "laplace", "model.sigma": "learned"}),
+        (networks, "ENCODERS", "residual", {"model.encoder": "residual"}),
         (objectives, "OBJECTIVES", "squared_capacity", {"objective.kind": "squared_capacity", "objective.capacity": 2.0}),
     ],
 )
@@ -76,9 +77,10 @@ def test_what_is_added_can_be_used(module, table, name, changed, tmp_path, monke
 
 
 def test_the_likelihood_of_the_readme_is_right(monkeypatch):
-    """One struct and one line: against SciPy."""
+    """One struct and one line, in fewer than ten: against SciPy."""
     (block,) = [block for block in blocks("python") if "LIKELIHOODS[" in block]
     assert len(re.findall(r"^\S*\[.*\] = ", block, flags=re.MULTILINE)) == 1
+    assert len([line for line in block.splitlines() if line.strip()]) < 10
     monkeypatch.setitem(likelihoods.LIKELIHOODS, "laplace", None)  # is taken out again in the end
     exec(compile(block, str(README), "exec"), dict(vars(likelihoods)))
     family = likelihoods.LIKELIHOODS["laplace"]
@@ -86,9 +88,6 @@ def test_the_likelihood_of_the_readme_is_right(monkeypatch):
     law = scipy.stats.laplace(0.25, 0.5 / math.sqrt(2))
     built = family.build(jnp.full((3, 4), 0.25), jnp.log(jnp.float32(0.5)), 1)
     np.testing.assert_allclose(built.log_prob(jnp.asarray(x)), law.logpdf(x.astype(float)).sum(axis=1), rtol=1e-5)
-    np.testing.assert_allclose(built.cdf(jnp.asarray(x)), law.cdf(x.astype(float)), rtol=1e-5)
-    for end, exact in zip(built.interval(0.9), law.interval(0.9), strict=True):
-        np.testing.assert_allclose(end, exact, rtol=1e-5)
 
 
 def test_other_python_is_valid():
@@ -119,7 +118,7 @@ def commands() -> list[str]:
 
 def test_commands_are_those_there_are():
     modules = {command.split()[0] for command in commands()}
-    assert modules == {"experiments.train", "experiments.evaluate", "experiments.figures"}
+    assert modules == {"experiments.train", "experiments.evaluate", "experiments.figures", "experiments.published"}
     for module in modules:
         assert (ROOT / f"{module.replace('.', '/')}.py").exists()
 
