@@ -211,6 +211,7 @@ def test_arrays_hold_the_codes():
         np.testing.assert_allclose(arrays["codes_std"], NOISE[run] * np.asarray(posterior.std), rtol=1e-6)
         np.testing.assert_array_equal(arrays["labels"], dataset().splits["test"].labels)
         np.testing.assert_array_equal(arrays["images"], dataset().images("test")[: len(arrays["images"])])
+        assert arrays["held_to_prior"] == (NOISE[run] > 0)  # beta, see evaluated()
 
 
 # What is estimated beside: the linear model at its optimum, through the whole evaluation

@@ -315,6 +315,38 @@ def test_plane_lies_over_its_codes_with_the_largest_second_latent_on_top(tmp_pat
     np.testing.assert_allclose([left, bottom, top], [first[0] - half[0], second[0] - half[1], second[-1] + half[1]])
 
 
+def circles(figure) -> list[int]:
+    """The prior's circles in each axes."""
+    return [sum(type(artist).__name__ == "Circle" for artist in axes.get_children()) for axes in figure.axes]
+
+
+@pytest.mark.parametrize("prior", ["normal", "laplace"])
+@pytest.mark.parametrize("where", ["config", "grid"])
+def test_circles_are_those_of_a_normal_prior_alone(tmp_path, prior, where):
+    write_study(tmp_path, {"vae": STUDY["vae"]}, seeds=1)
+    if where == "config":
+        results.write_json(tmp_path / "config.json", {"config": {"model": {"prior": prior}}})
+    else:
+        rows = results.read_csv(tmp_path / "results.csv")
+        results.write_csv(tmp_path / "results.csv", [row | {"model.prior": prior} for row in rows])
+    plane, panels = (figures.FIGURES[name](plotting.Directory(tmp_path)) for name in ("latent_plane", "latent_panels"))
+    is_normal = prior == "normal"
+    assert circles(plane) == [2 * is_normal, 2 * is_normal] and circles(panels) == [2 * is_normal]
+    assert ("dashed" in plane.axes[0].get_title()) == ("dashed" in panels.get_suptitle()) == is_normal
+
+
+def test_whether_codes_are_held_to_the_prior_is_what_evaluation_wrote(tmp_path):
+    write_study(tmp_path, {"vae_no_kl": STUDY["vae_no_kl"], "vae": STUDY["vae"]}, seeds=1)
+    for run, held in enumerate((True, False)):  # of beta 0 and 1: the other way round than beta alone says
+        path = results.arrays_path(tmp_path, run)
+        results.write_arrays(path, results.read_arrays(path) | {"held_to_prior": np.array(held)})
+    directory = plotting.Directory(tmp_path)
+    titles = {axes.get_title() for axes in image_figures.samples(directory).axes}
+    assert titles == {"vae_no_kl", "vae\n(codes not held to the prior)"}
+    moved = {axes.get_title(): axes.get_xlabel() for axes in image_figures.traversals(directory).axes}
+    assert "the prior" in moved["vae_no_kl"] and "its codes" in moved["vae"]
+
+
 def test_diverged_and_missing_runs_are_passed_over(tmp_path):
     write_study(tmp_path)
     rows = results.read_csv(tmp_path / "results.csv")

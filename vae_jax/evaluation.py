@@ -110,9 +110,12 @@ def evaluate(
         padded = runs.put(runs.pad(block, size), mesh)
         measured = runs.fetch(measure(padded, batched))
         each = [runs.take(measured, run) for run in range(len(block[-1]))]
+        held = [
+            objective.holds_to_prior(w.beta, w.mmd_weight) for w in (runs.take(block[2], run) for run in range(len(each)))
+        ]
         asked = [
-            _queries(model, found, spec, dataset, objective.holds_to_prior(runs.take(block[2], run).beta), int(seed))
-            for run, (found, seed) in enumerate(zip(each, block[3], strict=True))
+            _queries(model, found, spec, dataset, to_prior, int(seed))
+            for found, seed, to_prior in zip(each, block[3], held, strict=True)
         ]
         flat = [data.batches(np.concatenate(list(queries.values())), spec.batch_size)[0] for queries in asked]
         decoded = runs.fetch(decode((*padded[:2], runs.put(runs.pad(runs.stack(flat), size), mesh))))
@@ -121,6 +124,7 @@ def evaluate(
             shown = dict(zip(queries, np.split(np.concatenate(decoded[run]), bounds)[:-1], strict=True))
             row = _columns(model, spec, found, shown, runs.take(block[2], run), dataset, images, kind)
             arrays = _arrays(found["test"], queries, shown, dataset, images["test"])
+            arrays["held_to_prior"] = np.array(held[run])
             if "calibration" in found:
                 arrays |= calibration.arrays(found["calibration"]["test"]) | found["intervals"]
             yield row, arrays

@@ -210,9 +210,9 @@ class Objective:
     carried: dict[str, float] = dataclasses.field(default_factory=dict)  # from step to step, as it starts
     rate_is_optional: bool = False
 
-    def holds_to_prior(self, beta: Number) -> bool:
-        """Whether anything pulls the posterior towards the prior."""
-        return not self.rate_is_optional or bool(beta)
+    def holds_to_prior(self, beta: Number, mmd_weight: Number = None) -> bool:
+        """Whether anything pulls the posterior towards the prior: the rate, or the discrepancy where its weight is given."""
+        return not self.rate_is_optional or bool(beta) or bool(mmd_weight)
 
 
 OBJECTIVES = {
