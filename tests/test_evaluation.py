@@ -212,6 +212,8 @@ def test_arrays_hold_the_codes():
         np.testing.assert_array_equal(arrays["labels"], dataset().splits["test"].labels)
         np.testing.assert_array_equal(arrays["images"], dataset().images("test")[: len(arrays["images"])])
         assert arrays["held_to_prior"] == (NOISE[run] > 0)  # beta, see evaluated()
+        covariance = np.cov(dataset().images("train").astype(float), rowvar=False, bias=True)
+        np.testing.assert_allclose(arrays["spectrum"], np.linalg.eigvalsh(covariance)[::-1])
 
 
 # What is estimated beside: the linear model at its optimum, through the whole evaluation

@@ -156,12 +156,30 @@ def write_water_filling(workdir) -> list[results.Row]:
 
 def test_water_filling_shows_rate_and_squared_error_over_theta(tmp_path):
     rows = write_water_filling(tmp_path)
-    rate, error = figures.water_filling(plotting.Directory(tmp_path)).axes
+    rate, error, plane = figures.water_filling(plotting.Directory(tmp_path)).axes
+    for above, beside, line in zip(rate.lines, error.lines, plane.lines, strict=True):
+        np.testing.assert_array_equal(line.get_xydata(), np.stack([above.get_ydata(), beside.get_ydata()], axis=1))
     for axes, value in ((rate, lambda theta: -np.log(theta / 2)), (error, lambda theta: 1 + theta)):
         assert [len(line.get_xdata()) for line in axes.lines] == [4, 3, 1]  # closed form, sigma 0.5, sigma 0.25
         assert list(axes.lines[0].get_xdata()) == sorted(row["theta"] for row in rows[4:])
         for line in axes.lines:
             np.testing.assert_allclose(line.get_ydata(), value(line.get_xdata()))
+
+
+def test_water_filling_has_the_curve_of_the_spectrum_where_there_is_one(tmp_path):
+    write_water_filling(tmp_path)
+    path = results.arrays_path(tmp_path, 0)
+    arrays = {"spectrum": np.array([3.0, 0.5, 0.2, 0.1]), "codes_mean": np.zeros((5, 2))}
+    results.write_arrays(path, results.read_arrays(path) | arrays)
+    rate, error, _ = figures.water_filling(plotting.Directory(tmp_path)).axes
+    for axes, value in (
+        (rate, lambda theta: (np.log(3 / theta) + max(np.log(0.5 / theta), 0)) / 2),
+        (error, lambda theta: min(theta, 3) + min(theta, 0.5) + 0.3),
+    ):
+        curve, *points = axes.lines
+        assert len(curve.get_xdata()) > 100 and len(points) == 2
+        np.testing.assert_allclose(curve.get_ydata(), [value(theta) for theta in curve.get_xdata()], rtol=1e-12)
+        np.testing.assert_array_equal(curve.get_xdata()[curve.get_markevery()], [0.5])  # 3 lies beyond the runs
 
 
 def test_water_filling_passes_over_diverged_runs_and_needs_a_closed_form(tmp_path):

@@ -103,6 +103,9 @@ def evaluate(
     images = {split: dataset.images(split) for split in ("train", "test")}
     batched = runs.put({split: data.batches(x, spec.batch_size)[0] for split, x in images.items()}, mesh, shared=True)
     sizes = {split: len(x) for split, x in images.items()}
+    # From the eigenvalues of its data the optimum of a linear decoder is known.
+    pixels = images["train"].reshape(sizes["train"], -1) if model.decoder == "linear" else None
+    known = {} if pixels is None else {"spectrum": baselines.spectrum(pixels.astype(float))[0]}
     measure = runs.over_runs(functools.partial(_measure, model, spec, sizes), mesh)
     decode = runs.over_runs(functools.partial(_decode, model), mesh)
     for start in range(0, count, BLOCK):
@@ -124,7 +127,7 @@ def evaluate(
             shown = dict(zip(queries, np.split(np.concatenate(decoded[run]), bounds)[:-1], strict=True))
             row = _columns(model, spec, found, shown, runs.take(block[2], run), dataset, images, kind)
             arrays = _arrays(found["test"], queries, shown, dataset, images["test"])
-            arrays["held_to_prior"] = np.array(held[run])
+            arrays |= known | {"held_to_prior": np.array(held[run])}
             if "calibration" in found:
                 arrays |= calibration.arrays(found["calibration"]["test"]) | found["intervals"]
             yield row, arrays

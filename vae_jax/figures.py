@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from vae_jax import calibration_figures, image_figures, method_figures, plotting, results
+from vae_jax import baselines, calibration_figures, image_figures, method_figures, plotting, results
 
 
 def draw(workdir: str | os.PathLike) -> list[pathlib.Path]:
@@ -244,40 +244,62 @@ def posterior_std(directory: plotting.Directory):
     return figure
 
 
+# The axes of the water-filling figure: columns of its curves and points.
+WATER = "water level theta = beta \u00b7 sigma\u00b2", "rate (nats per image)", "squared error per image"
+
+
 def water_filling(directory: plotting.Directory):
-    """Rate and squared error of linear beta-VAEs over the water level theta = beta sigma^2, beside the closed form."""
+    """Rate and squared error of linear beta-VAEs over the water level, and on one plane, beside the closed form."""
     rows = [row for setting in directory.settings for row in setting.rows if math.isfinite(row.get("theta", math.nan))]
     trained = [row for row in rows if row["name"] == "linear" and math.isfinite(row["train_distortion"])]
-    optimum = [row for row in rows if row["name"] == "ppca"]
     images = [drawn.arrays["images"] for drawn in directory.having("images", images=False)]
-    if not images or not optimum or len({row["theta"] for row in trained}) < 2:
+    if not images or len({row["theta"] for row in trained}) < 2:
         return None
     pixels = math.prod(images[0].shape[1:])
-    panels = {
-        "rate (nats per image)": lambda row: row["train_rate"],
-        "squared error per image": lambda row: _squared_error(row, pixels),
-    }
+    curves, label = _optima(directory, [row["theta"] for row in trained]), "closed form (bars: a latent switches off)"
+    if not curves:  # evaluated before there were spectra
+        others = [key for key in directory.varying if key not in ("objective.beta", "model.sigma")]
+        lines = results.grouped([row for row in rows if row["name"] == "ppca"], others).values()
+        curves, label = [(_levels(line, pixels), []) for line in lines], "closed form at the same theta, joined"
+    if not curves:
+        return None
     title = "Reverse water-filling: linear beta-VAEs and their optimum in closed form, training split"
-    figure = plotting.new_figure(11.0, 4.6, title, "constrained")
-    others = [key for key in directory.varying if key not in ("objective.beta", "model.sigma")]
+    figure = plotting.new_figure(13.0, 4.6, title, "constrained")
     color = next(setting.color for setting in directory.settings if setting.name == "linear")
-    for number, (ylabel, value) in enumerate(panels.items()):
-        axes = figure.add_subplot(1, 2, number + 1, xscale="log", ylabel=ylabel)
-        axes.set_xlabel("water level theta = beta \u00b7 sigma\u00b2")
-        for line in results.grouped(optimum, others).values():
-            points = np.array(sorted((row["theta"], value(row)) for row in line))
-            label = None if axes.lines else "closed form at the same theta, joined"
-            axes.plot(*points.T, color=plotting.GREY, label=label)
+    for number, (x, y) in enumerate(((0, 1), (0, 2), (1, 2))):
+        axes = figure.add_subplot(1, 3, number + 1, xlabel=WATER[x], ylabel=WATER[y], xscale="linear" if x else "log")
+        for curve, switches in curves:
+            style = {"marker": "|", "markersize": 10, "markevery": switches, "color": plotting.GREY}
+            axes.plot(curve[:, x], curve[:, y], label=None if axes.lines else label, **style)
         for place, ((sigma,), runs) in enumerate(results.grouped(trained, ["model.sigma"]).items()):
-            points = np.array([(row["theta"], value(row)) for row in runs])
+            points = _levels(runs, pixels)
             # Of another sigma: larger and hollow, for those of one theta lie on each other.
             style = {"marker": "osD^v"[place % 5], "markersize": 10, "fillstyle": "none"} if place else {"marker": "o"}
-            label = "trained" if sigma is None else f"trained, sigma {sigma}"
-            axes.plot(*points.T, color=color, linestyle="", clip_on=False, label=label, **style)
+            what = "trained" if sigma is None else f"trained, sigma {sigma}"
+            axes.plot(points[:, x], points[:, y], color=color, linestyle="", clip_on=False, label=what, **style)
         axes.set_ylim(0)
         plotting.tidy(axes)
     figure.axes[0].legend(frameon=False)
     return figure
+
+
+def _optima(directory: plotting.Directory, thetas: Sequence[float]) -> list[tuple[np.ndarray, list[int]]]:
+    """Curves (theta, rate, squared error) over the range of `thetas`, and their points where a latent switches off."""
+    low, high = min(thetas) / 1.3, max(thetas) * 1.3
+    curves = {}
+    for drawn in directory.having("spectrum", images=False):
+        values, latents = drawn.arrays["spectrum"], drawn.arrays["codes_mean"].shape[1]
+        ends = [value for value in values[:latents] if low < value < high]
+        theta = np.union1d(np.geomspace(low, high, 200), ends)
+        curve = np.stack([theta, *baselines.water_filling(values, latents, theta)], axis=1)
+        if drawn.setting.name == "linear":
+            curves[curve.tobytes()] = curve, np.flatnonzero(np.isin(theta, ends)).tolist()  # once for each data set
+    return list(curves.values())
+
+
+def _levels(rows: Sequence[results.Row], pixels: int) -> np.ndarray:
+    """(theta, rate, squared error) of rows, in order of theta."""
+    return np.array(sorted((row["theta"], row["train_rate"], _squared_error(row, pixels)) for row in rows))
 
 
 def _squared_error(row: results.Row, pixels: int) -> float:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from vae_jax import plotting
+from vae_jax import pictures, plotting
 
 
 def latent_plane(directory: plotting.Directory):
@@ -136,21 +136,18 @@ def _strips(axes, strips: Sequence[tuple[str, str, np.ndarray]]) -> None:
         tick.set_color(color)
 
 
-STEPS = 9  # of a traversal or an interpolation, as evaluation.py decodes them
-
-
 def traversals(directory: plotting.Directory):
     """The first test image with one latent moved, a row for each latent."""
     if not (pairs := directory.pair("traversals")):
         return None
-    most = max(len(arrays["traversals"]) // STEPS for _, arrays, _ in pairs)
+    most = max(len(arrays["traversals"]) // pictures.STEPS for _, arrays, _ in pairs)
     height, width = pairs[0].arrays["traversals"].shape[1:3]
     title = "The first test image with one latent moved, the others held"
     figure = plotting.new_figure(5.8 * len(pairs), 0.58 * most * height / width + 1.1, title)
     for number, drawn in enumerate(pairs):
         setting, arrays, _ = drawn
         axes = figure.add_subplot(1, len(pairs), number + 1)
-        rows = np.split(arrays["traversals"], len(arrays["traversals"]) // STEPS)
+        rows = np.split(arrays["traversals"], len(arrays["traversals"]) // pictures.STEPS)
         _strips(axes, [(str(place + 1), "black", row) for place, row in enumerate(rows)])
         over = "the prior, 2 % to 98 %" if directory.held_to_prior(drawn) else "its codes, 0.5 % to 99.5 %"
         axes.set(ylabel="latent, by use", xlabel=f"latent moved over {over}", anchor="N")
@@ -165,13 +162,13 @@ def interpolations(directory: plotting.Directory):
     # Another seed has other pairs of images.
     pairs = [drawn for drawn in pairs if drawn.row.get("seed") == pairs[0].row.get("seed")]
     images, height, width, _ = pairs[0].arrays["interpolations"].shape
-    count = images // STEPS
+    count = images // pictures.STEPS
     columns = min(2, count)
     rows = -(-count // columns)
     title = "From one test image to another: decoder means along the line between their codes"
     figure = plotting.new_figure(5.8 * columns, rows * (0.58 * len(pairs) * height / width + 0.2) + 0.4, title)
     for number in range(count):
-        part = slice(number * STEPS, (number + 1) * STEPS)
+        part = slice(number * pictures.STEPS, (number + 1) * pictures.STEPS)
         strips = [(setting.label, setting.color, arrays["interpolations"][part]) for setting, arrays, _ in pairs]
         _strips(figure.add_subplot(rows, columns, number + 1), strips)
     return figure
