@@ -333,6 +333,29 @@ def test_plane_lies_over_its_codes_with_the_largest_second_latent_on_top(tmp_pat
     np.testing.assert_allclose([left, bottom, top], [first[0] - half[0], second[0] - half[1], second[-1] + half[1]])
 
 
+def test_steering_keeps_the_colors_and_names_what_lies_beyond_the_betas(tmp_path):
+    rows: list = []
+    for kind, key, value, rate in (
+        *(("weighted", "objective.beta", beta, 4 / beta) for beta in (1.0, 2.0, 4.0)),
+        *(("mmd", "objective.mmd_weight", weight, 900 / weight) for weight in (30.0, 300.0)),
+    ):
+        name = "beta_vae" if kind == "weighted" else "mmd"
+        for seed in range(2):
+            row = {"run": len(rows), "name": name, "seed": seed, "objective.kind": kind, key: value}
+            rows.append(row | {f"{prefix}rate": rate + seed for prefix in ("", "train_")})
+            rows[-1] |= {"distortion": 20.0 - rate / 10, "train_distortion": 19.0 - rate / 10}
+    results.write_csv(tmp_path / "results.csv", rows)
+    directory = plotting.Directory(tmp_path)
+    figure = figures.FIGURES["steering"](directory)
+    colors = {setting.name: setting.color for setting in directory.settings}
+    assert colors["beta_vae"] == plotting.COLORS["beta_vae"]
+    for axes, distortion in zip(figure.axes, (16.0, 17.0), strict=True):
+        assert {bar.get_label(): bar.lines[0].get_color() for bar in axes.containers} == colors
+        (text,) = axes.texts
+        assert text.get_text() == f"mmd, mmd_weight 30: rate 30.5, distortion {distortion} \N{RIGHTWARDS ARROW}"
+        assert axes.get_xlim()[1] < 30
+
+
 def circles(figure) -> list[int]:
     """The prior's circles in each axes."""
     return [sum(type(artist).__name__ == "Circle" for artist in axes.get_children()) for axes in figure.axes]

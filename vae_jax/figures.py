@@ -269,7 +269,7 @@ def water_filling(directory: plotting.Directory):
     for number, (x, y) in enumerate(((0, 1), (0, 2), (1, 2))):
         axes = figure.add_subplot(1, 3, number + 1, xlabel=WATER[x], ylabel=WATER[y], xscale="linear" if x else "log")
         for curve, switches in curves:
-            style = {"marker": "|", "markersize": 10, "markevery": switches, "color": plotting.GREY}
+            style = {"marker": "|" if switches else "", "markersize": 10, "markevery": switches, "color": plotting.GREY}
             axes.plot(curve[:, x], curve[:, y], label=None if axes.lines else label, **style)
         for place, ((sigma,), runs) in enumerate(results.grouped(trained, ["model.sigma"]).items()):
             points = _levels(runs, pixels)

@@ -34,9 +34,9 @@ OTHERS = (
     "#332288",
     "#999933",
     "#AA4499",
-    "#44AA99",
-    "#661100",
     "#6699CC",
+    "#661100",
+    "#44AA99",
 )  # names not above, in order of appearance
 CLASSES = "#332288", "#88CCEE", "#44AA99", "#117733", "#999933", "#DDCC77", "#CC6677", "#882255", "#AA4499", "#888888"  # Tol
 ORDER = ("ae", "vae_no_kl", "vae", "beta_vae")  # of panels, before any others; `vae` stands among the betas
