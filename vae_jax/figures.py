@@ -182,21 +182,27 @@ def _distance(axes, point: Point, x: float, y: float) -> float:
     return math.dist(*axes.transLimits.transform([(rate, point.distortion[0]), (x, y)]))
 
 
+def _over_latents(directory: plotting.Directory, settings: Sequence[plotting.Setting]):
+    """Lines over the number of latents: (label without it, {latents: setting}) each; and every number there is."""
+    lines: dict[tuple, dict[int, plotting.Setting]] = {}
+    for setting in settings:
+        others = [setting.rows[0].get(key) for key in directory.varying if key != "model.latents"]
+        if isinstance(count := directory.value(setting, "model.latents"), int):
+            lines.setdefault((setting.name, *others), {})[count] = setting
+    parts = [next(iter(line.values())).label.split(", ") for line in lines.values()]
+    labels = [", ".join(part for part in label if not part.startswith("latents ")) for label in parts]
+    return list(zip(labels, lines.values(), strict=True)), sorted({count for line in lines.values() for count in line})
+
+
 def latents(directory: plotting.Directory):
     """Test error over the number of latents: PCA, a linear AE and a nonlinear one."""
-    lines: dict[tuple, dict[int, plotting.Setting]] = {}
-    for setting in directory.settings:
-        others = [setting.rows[0].get(key) for key in directory.varying if key != "model.latents"]
-        if isinstance(count := setting.rows[0].get("model.latents"), int):
-            lines.setdefault((setting.name, *others), {})[count] = setting
-    counts = sorted({count for line in lines.values() for count in line})
+    lines, counts = _over_latents(directory, directory.settings)
     if len(counts) < 2:
         return None
     figure = plotting.new_figure(7.0, 5.0, "Error of the reconstructions over the number of latents", "constrained")
     axes = figure.add_subplot(xscale="log", yscale="log", xlabel="latents")
-    firsts = [next(iter(line.values())) for line in lines.values()]
-    for first, line in zip(firsts, lines.values(), strict=True):
-        label = ", ".join(part for part in first.label.split(", ") if not part.startswith("latents "))
+    firsts = [next(iter(line.values())) for _, line in lines]
+    for first, (label, line) in zip(firsts, lines, strict=True):
         color = plotting.shade(first, firsts)
         mean, error = np.array([plotting.column_spread(line[count], "mse") for count in sorted(line)]).T
         if "seed" not in first.rows[0]:  # a baseline: circles, because PCA's line is that of the linear AE
@@ -314,12 +320,8 @@ ESTIMATORS = {"score": ("score function", "#D55E00"), "reparameterized": ("repar
 
 def gradient_variance(directory: plotting.Directory):
     """The variance of two estimators of the gradient in the posterior's parameters, over the number of latents."""
-    lines: dict[tuple, dict[int, plotting.Setting]] = {}
-    for setting in directory.settings:
-        if all(f"gradient_variance_{name}" in setting.rows[0] for name in ESTIMATORS):
-            others = [setting.rows[0].get(key) for key in directory.varying if key != "model.latents"]
-            lines.setdefault((setting.name, *others), {})[directory.value(setting, "model.latents")] = setting
-    counts = sorted({count for line in lines.values() for count in line})
+    having = [s for s in directory.settings if all(f"gradient_variance_{name}" in s.rows[0] for name in ESTIMATORS)]
+    lines, counts = _over_latents(directory, having)
     if len(counts) < 2:
         return None
     title = "Variance of the reconstruction term's gradient in the posterior's mean and log-variance"
@@ -327,8 +329,7 @@ def gradient_variance(directory: plotting.Directory):
     axes = figure.add_subplot(xscale="log", yscale="log", xlabel="latents")
     axes.set_ylabel("variance of one draw, summed over parameters\n(mean over test images; bars: standard error over seeds)")
     ends = []
-    for line in lines.values():
-        family = ", ".join(part for part in line[min(line)].label.split(", ") if not part.startswith("latents "))
+    for family, line in lines:
         for name, (label, color) in ESTIMATORS.items():
             label += f" ({family})" if len(lines) > 1 else ""
             mean, error = np.array([plotting.column_spread(line[k], f"gradient_variance_{name}") for k in sorted(line)]).T
