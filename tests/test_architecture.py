@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -165,6 +166,13 @@ def test_nothing_is_unpickled_or_evaluated(path):
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_module_docstring(path):
     assert (ast.get_docstring(ast.parse(path.read_text())) or "").strip()
+
+
+def test_the_package_names_its_rooms_bottom_up():
+    named = re.findall(r"`(\w+)`", ast.get_docstring(ast.parse((ROOT / "vae_jax" / "__init__.py").read_text())) or "")
+    assert named == list(BUILT_ON) and set(named) == {path.stem for path in LIBRARY} - {"__init__"}
+    place = {room: number for number, room in enumerate(named)}
+    assert all(place[lower] < place[room] for room, direct in BUILT_ON.items() for lower in direct)
 
 
 def test_drawing_needs_no_jax():

@@ -4,7 +4,7 @@
 
 Every function of `FIGURES` takes a `Directory` and returns a matplotlib Figure, or None where the directory has not what
 it shows. Here are the figures of numbers; those of images and codes are in `image_figures`,
-those of a decoder's intervals in `calibration_figures`.
+those that compare methods in `method_figures`, those of a decoder's intervals in `calibration_figures`.
 """
 
 import dataclasses
