@@ -9,7 +9,7 @@ import ml_collections
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """A locked-by-use ConfigDict: the type of a field is the type of its default."""
+    """A ConfigDict: the type of a field is the type of its default."""
     config = ml_collections.ConfigDict()
     config.name = "vae"
     config.seed = 0

@@ -47,8 +47,10 @@ def compare(name: str, workdir: pathlib.Path, data_dir: str) -> list[str]:
     figures.draw(workdir)
     lines = []
     for row_name, column, sign, theirs in PUBLISHED[name]:
-        for row in (row for row in rows if row["name"] == row_name):
+        found = [row for row in rows if row["name"] == row_name]
+        for row in found:
             told = " ".join([row_name, *(f"{row[key]} latents" for key in ["model.latents"] if key in row)])
+            told += f" seed {row['seed']}" if len({row.get("seed") for row in found}) > 1 else ""
             label = "negative " + column if sign < 0 else column
             lines.append(f"{name:17s} {told:20s} {label:26s} ours {sign * row[column]:9.4f}   published: {theirs}")
     return lines

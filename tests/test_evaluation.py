@@ -216,6 +216,9 @@ def test_arrays_hold_the_codes():
         np.testing.assert_allclose(arrays["codes_std"], NOISE[run] * np.asarray(posterior.std), rtol=1e-6)
         np.testing.assert_array_equal(arrays["labels"], dataset().splits["test"].labels)
         np.testing.assert_array_equal(arrays["images"], dataset().images("test")[: len(arrays["images"])])
+        assert arrays["held_to_prior"] == (NOISE[run] > 0)  # beta, see evaluated()
+        covariance = np.cov(dataset().images("train").astype(float), rowvar=False, bias=True)
+        np.testing.assert_allclose(arrays["spectrum"], np.linalg.eigvalsh(covariance)[::-1])
 
 
 def test_a_valid_split_is_evaluated_where_it_is_asked_for():

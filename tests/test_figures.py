@@ -156,12 +156,30 @@ def write_water_filling(workdir) -> list[results.Row]:
 
 def test_water_filling_shows_rate_and_squared_error_over_theta(tmp_path):
     rows = write_water_filling(tmp_path)
-    rate, error = figures.water_filling(plotting.Directory(tmp_path)).axes
+    rate, error, plane = figures.water_filling(plotting.Directory(tmp_path)).axes
+    for above, beside, line in zip(rate.lines, error.lines, plane.lines, strict=True):
+        np.testing.assert_array_equal(line.get_xydata(), np.stack([above.get_ydata(), beside.get_ydata()], axis=1))
     for axes, value in ((rate, lambda theta: -np.log(theta / 2)), (error, lambda theta: 1 + theta)):
         assert [len(line.get_xdata()) for line in axes.lines] == [4, 3, 1]  # closed form, sigma 0.5, sigma 0.25
         assert list(axes.lines[0].get_xdata()) == sorted(row["theta"] for row in rows[4:])
         for line in axes.lines:
             np.testing.assert_allclose(line.get_ydata(), value(line.get_xdata()))
+
+
+def test_water_filling_has_the_curve_of_the_spectrum_where_there_is_one(tmp_path):
+    write_water_filling(tmp_path)
+    path = results.arrays_path(tmp_path, 0)
+    arrays = {"spectrum": np.array([3.0, 0.5, 0.2, 0.1]), "codes_mean": np.zeros((5, 2))}
+    results.write_arrays(path, results.read_arrays(path) | arrays)
+    rate, error, _ = figures.water_filling(plotting.Directory(tmp_path)).axes
+    for axes, value in (
+        (rate, lambda theta: (np.log(3 / theta) + max(np.log(0.5 / theta), 0)) / 2),
+        (error, lambda theta: min(theta, 3) + min(theta, 0.5) + 0.3),
+    ):
+        curve, *points = axes.lines
+        assert len(curve.get_xdata()) > 100 and len(points) == 2
+        np.testing.assert_allclose(curve.get_ydata(), [value(theta) for theta in curve.get_xdata()], rtol=1e-12)
+        np.testing.assert_array_equal(curve.get_xdata()[curve.get_markevery()], [0.5])  # 3 lies beyond the runs
 
 
 def test_water_filling_passes_over_diverged_runs_and_needs_a_closed_form(tmp_path):
@@ -313,6 +331,61 @@ def test_plane_lies_over_its_codes_with_the_largest_second_latent_on_top(tmp_pat
     assert picture[4, 4] == 0.5 and picture[4, -4] == 1.0 and picture[-4, 4] == 0 and picture[-4, -4] == 0.5
     half = (first[1] - first[0]) / 2, (second[1] - second[0]) / 2
     np.testing.assert_allclose([left, bottom, top], [first[0] - half[0], second[0] - half[1], second[-1] + half[1]])
+
+
+def test_steering_keeps_the_colors_and_names_what_lies_beyond_the_betas(tmp_path):
+    rows: list = []
+    for kind, key, value, rate in (
+        *(("weighted", "objective.beta", beta, 4 / beta) for beta in (1.0, 2.0, 4.0)),
+        *(("mmd", "objective.mmd_weight", weight, 900 / weight) for weight in (30.0, 300.0)),
+    ):
+        name = "beta_vae" if kind == "weighted" else "mmd"
+        for seed in range(2):
+            row = {"run": len(rows), "name": name, "seed": seed, "objective.kind": kind, key: value}
+            rows.append(row | {f"{prefix}rate": rate + seed for prefix in ("", "train_")})
+            rows[-1] |= {"distortion": 20.0 - rate / 10, "train_distortion": 19.0 - rate / 10}
+    results.write_csv(tmp_path / "results.csv", rows)
+    directory = plotting.Directory(tmp_path)
+    figure = figures.FIGURES["steering"](directory)
+    colors = {setting.name: setting.color for setting in directory.settings}
+    assert colors["beta_vae"] == plotting.COLORS["beta_vae"]
+    for axes, distortion in zip(figure.axes, (16.0, 17.0), strict=True):
+        assert {bar.get_label(): bar.lines[0].get_color() for bar in axes.containers} == colors
+        (text,) = axes.texts
+        assert text.get_text() == f"mmd, mmd_weight 30: rate 30.5, distortion {distortion} \N{RIGHTWARDS ARROW}"
+        assert axes.get_xlim()[1] < 30
+
+
+def circles(figure) -> list[int]:
+    """The prior's circles in each axes."""
+    return [sum(type(artist).__name__ == "Circle" for artist in axes.get_children()) for axes in figure.axes]
+
+
+@pytest.mark.parametrize("prior", ["normal", "laplace"])
+@pytest.mark.parametrize("where", ["config", "grid"])
+def test_circles_are_those_of_a_normal_prior_alone(tmp_path, prior, where):
+    write_study(tmp_path, {"vae": STUDY["vae"]}, seeds=1)
+    if where == "config":
+        results.write_json(tmp_path / "config.json", {"config": {"model": {"prior": prior}}})
+    else:
+        rows = results.read_csv(tmp_path / "results.csv")
+        results.write_csv(tmp_path / "results.csv", [row | {"model.prior": prior} for row in rows])
+    plane, panels = (figures.FIGURES[name](plotting.Directory(tmp_path)) for name in ("latent_plane", "latent_panels"))
+    is_normal = prior == "normal"
+    assert circles(plane) == [2 * is_normal, 2 * is_normal] and circles(panels) == [2 * is_normal]
+    assert ("dashed" in plane.axes[0].get_title()) == ("dashed" in panels.get_suptitle()) == is_normal
+
+
+def test_whether_codes_are_held_to_the_prior_is_what_evaluation_wrote(tmp_path):
+    write_study(tmp_path, {"vae_no_kl": STUDY["vae_no_kl"], "vae": STUDY["vae"]}, seeds=1)
+    for run, held in enumerate((True, False)):  # of beta 0 and 1: the other way round than beta alone says
+        path = results.arrays_path(tmp_path, run)
+        results.write_arrays(path, results.read_arrays(path) | {"held_to_prior": np.array(held)})
+    directory = plotting.Directory(tmp_path)
+    titles = {axes.get_title() for axes in image_figures.samples(directory).axes}
+    assert titles == {"vae_no_kl", "vae\n(codes not held to the prior)"}
+    moved = {axes.get_title(): axes.get_xlabel() for axes in image_figures.traversals(directory).axes}
+    assert "the prior" in moved["vae_no_kl"] and "its codes" in moved["vae"]
 
 
 def test_diverged_and_missing_runs_are_passed_over(tmp_path):

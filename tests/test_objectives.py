@@ -293,6 +293,15 @@ def test_mmd_draws_from_the_prior(variables, x):
     np.testing.assert_allclose(loss(terms, weights, "mmd"), loss(terms, weights) + 3 * distance, rtol=4 * EPS)
 
 
+@pytest.mark.parametrize("kind", objectives.OBJECTIVES)
+def test_only_without_rate_and_discrepancy_are_codes_free_of_the_prior(kind):
+    objective = objectives.OBJECTIVES[kind]
+    assert objective.holds_to_prior(0.5)
+    assert objective.holds_to_prior(0.0) == (kind not in ("weighted", "free_bits", "mmd"))
+    assert objectives.OBJECTIVES["mmd"].holds_to_prior(np.float32(0), np.float32(2))
+    assert not objectives.OBJECTIVES["mmd"].holds_to_prior(np.float32(0), np.float32(0))
+
+
 def test_schedules_by_hand():
     times = {"linear": [(0, 0), (0.25, 0.25), (2, 1)], "cosine": [(0, 0), (0.5, 0.5), (3, 1)]}
     times |= {"cyclical": [(0, 0), (0.25, 0.5), (0.75, 1), (1, 0), (1.25, 0.5), (1.999, 1)], "constant": [(0.3, 1)]}

@@ -6,7 +6,7 @@ import pytest
 from test_study import compiled_once, tiny  # noqa: F401
 
 from experiments import published
-from vae_jax import grid
+from vae_jax import figures, grid, study
 
 
 @pytest.mark.parametrize("name", published.PUBLISHED)
@@ -27,3 +27,16 @@ def test_ours_stand_beside_theirs(tmp_path, monkeypatch):
     assert 0 < float(line.partition("ours")[2].split()[0]) < 100
     assert line.endswith("105.6 +- 0.5, pytorch/examples")
     assert (tmp_path / "run" / "results.csv").exists()
+
+
+def test_several_seeds_are_told_apart(tmp_path, monkeypatch):
+    rows = [{"name": "flow", "seed": seed, "importance_bound": -90.0} for seed in range(2)]
+    rows += [{"name": "vamp", "seed": 0, "importance_bound": -90.0}]
+    monkeypatch.setattr(study, "run", lambda *_: rows)
+    monkeypatch.setattr(figures, "draw", lambda _: [])
+    lines = published.compare("mnist_priors", tmp_path, data_dir="")
+    assert [line.partition("negative")[0].split()[1:] for line in lines] == [
+        ["vamp"],
+        ["flow", "seed", "0"],
+        ["flow", "seed", "1"],
+    ]

@@ -353,6 +353,19 @@ def test_the_summary_shows_what_varies():
     assert lines == [["name", "objective.beta", "seeds", "rate"], ["b", "0.5", "1", "0.500"], ["b", "2", "1", "2.000"]]
 
 
+def test_the_summary_has_the_exact_values_where_there_is_a_closed_form():
+    rows = [
+        {"run": 0, "name": "linear", "seed": 0, "elbo": 6.5, "importance_bound": 6.75, "sigma": 0.25, "train_elbo": 6.84294},
+        {"run": 1, "name": "ppca", "elbo": 6.5, "importance_bound": 6.5, "sigma": 0.25, "train_elbo": 6.84354},
+    ]
+    assert [line.split() for line in results.summary(rows).splitlines()] == [
+        ["name", "seeds", "elbo", "importance_bound", "train_elbo", "sigma"],
+        ["linear", "1", "6.50", "6.75", "6.8429", "0.2500"],
+        ["ppca", "6.50", "6.50", "6.8435", "0.2500"],
+    ]
+    assert results.summary(rows[:1]).split() == ["name", "seeds", "elbo", "importance_bound", "linear", "1", "6.50", "6.75"]
+
+
 def test_a_diverged_run_is_in_no_mean():
     rows = [row | ({"diverged": 40, "rate": math.nan} if row["run"] in (2, 3, 4) else {}) for row in STUDY]
     assert [" ".join(line.split()) for line in results.summary(rows).splitlines()[1:3]] == [

@@ -74,17 +74,20 @@ class Reference(NamedTuple):
 
     labels: dict[str, np.ndarray | None]  # of "train" and "test"
     test: Moments | None  # where Frechet distances are asked for
-    principal: Float[np.ndarray, "directions pixels"] | None  # of the training split, where the decoder is linear
+    # Variances of the training split along its principal axes, and the first of these, where the decoder is linear.
+    spectrum: Float[np.ndarray, " pixels"] | None
+    principal: Float[np.ndarray, "directions pixels"] | None
 
 
 def reference(dataset: data.Dataset, images: dict[str, np.ndarray], model: ModelSpec, spec: EvalSpec) -> Reference:
     """Of `dataset` and its images by split."""
     test = moments(images["test"]) if spec.decoded else None
-    principal = None
+    spectrum = principal = None
     if model.decoder == "linear":
-        train = images["train"]
-        principal = baselines.pca(train.reshape(len(train), -1).astype(float), model.latents).components
-    return Reference({split: dataset.splits[split].labels for split in ("train", "test")}, test, principal)
+        train = images["train"].reshape(len(images["train"]), -1).astype(float)
+        spectrum, axes = baselines.spectrum(train)
+        principal = axes[:, : model.latents].T
+    return Reference({split: dataset.splits[split].labels for split in ("train", "test")}, test, spectrum, principal)
 
 
 @overflowing

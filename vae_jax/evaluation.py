@@ -98,7 +98,7 @@ def evaluate(
             continue
         for run, (found, queries, shown) in enumerate(measured):
             row = columns.of_run(model, spec, found, shown, runs.take(block[2], run), known, kind)
-            yield row, _arrays(found, queries, shown, dataset, images["test"])
+            yield row, _arrays(found, queries, shown, images["test"], known)
         start += together
 
 
@@ -129,10 +129,10 @@ def _programs(
         padded = runs.put(runs.pad(block, size), mesh)
         found = runs.fetch(measure(padded, batched))
         each = [runs.take(found, run) for run in range(len(block[-1]))]
-        asked = [
-            _queries(model, found, spec, dataset, objective.holds_to_prior(runs.take(block[2], run).beta), int(seed))
-            for run, (found, seed) in enumerate(zip(each, block[3], strict=True))
-        ]
+        for run, of_run in enumerate(each):
+            weights = runs.take(block[2], run)
+            of_run["held_to_prior"] = np.array(objective.holds_to_prior(weights.beta, weights.mmd_weight))
+        asked = [_queries(model, found, spec, dataset, int(seed)) for found, seed in zip(each, block[3], strict=True)]
         flat = [data.batches(np.concatenate(list(queries.values())), spec.batch_size)[0] for queries in asked]
         means = runs.fetch(decode((*padded[:2], runs.put(runs.pad(runs.stack(flat), size), mesh))))
         shown = []
@@ -302,13 +302,14 @@ def _decode(model: ModelSpec, run) -> Float[Array, "batches batch *shape"]:
 
 
 @columns.overflowing
-def _queries(model: ModelSpec, found: dict, spec: EvalSpec, dataset: data.Dataset, to_prior: bool, seed: int) -> dict:
+def _queries(model: ModelSpec, found: dict, spec: EvalSpec, dataset: data.Dataset, seed: int) -> dict:
     test = found["test"]
     generator = np.random.default_rng([seed, int(keys.Stream.EVALUATION)])
     pairs = pictures.pairs(dataset.splits["test"].labels, spec.decoded or pictures.SAMPLES, generator)
     rate = test["rate_per_latent"].mean(axis=0)
     by_rate = np.isfinite(rate).all() and len(rate) == model.latents
     importance = rate if by_rate else test["mean"].var(axis=0)
+    to_prior = bool(found["held_to_prior"])
     queries = pictures.queries(test["mean"], importance, found["prior_samples"], found["quantiles"], pairs, to_prior)
     if model.decoder == "linear":
         # Unit vectors and the origin: their differences are the columns of the decoder.
@@ -317,17 +318,20 @@ def _queries(model: ModelSpec, found: dict, spec: EvalSpec, dataset: data.Datase
 
 
 @columns.overflowing
-def _arrays(found: dict, queries: dict, shown: dict, dataset: data.Dataset, x: np.ndarray) -> dict:
+def _arrays(found: dict, queries: dict, shown: dict, x: np.ndarray, known: columns.Reference) -> dict:
     """What the figures need of one run."""
     test = found["test"]
     arrays = {
         "codes_mean": test["mean"],
         "codes_std": np.exp(0.5 * test["log_var"]),
         "rate_per_latent": test["rate_per_latent"].mean(axis=0, dtype=float),
+        "held_to_prior": found["held_to_prior"],
         "images": x[: pictures.SHOWN],
     }
-    if dataset.splits["test"].labels is not None:
-        arrays["labels"] = dataset.splits["test"].labels
+    if known.labels["test"] is not None:
+        arrays["labels"] = known.labels["test"]
+    if known.spectrum is not None:
+        arrays["spectrum"] = known.spectrum
     shown = shown | {"samples": shown["samples"][: pictures.SAMPLES]}
     arrays |= {name: means for name, means in shown.items() if name not in ("midpoints", "axes")}
     if "plane" in queries:

@@ -4,7 +4,7 @@
 
 Every function of `FIGURES` takes a `Directory` and returns a matplotlib Figure, or None where the directory has not what
 it shows. Here are the figures of numbers; those of images and codes are in `image_figures`,
-those of a decoder's intervals in `calibration_figures`.
+those that compare methods in `method_figures`, those of a decoder's intervals in `calibration_figures`.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from vae_jax import calibration_figures, image_figures, method_figures, plotting, results
+from vae_jax import baselines, calibration_figures, image_figures, method_figures, plotting, results
 
 
 def draw(workdir: str | os.PathLike) -> list[pathlib.Path]:
@@ -182,21 +182,27 @@ def _distance(axes, point: Point, x: float, y: float) -> float:
     return math.dist(*axes.transLimits.transform([(rate, point.distortion[0]), (x, y)]))
 
 
+def _over_latents(directory: plotting.Directory, settings: Sequence[plotting.Setting]):
+    """Lines over the number of latents: (label without it, {latents: setting}) each; and every number there is."""
+    lines: dict[tuple, dict[int, plotting.Setting]] = {}
+    for setting in settings:
+        others = [setting.rows[0].get(key) for key in directory.varying if key != "model.latents"]
+        if isinstance(count := directory.value(setting, "model.latents"), int):
+            lines.setdefault((setting.name, *others), {})[count] = setting
+    parts = [next(iter(line.values())).label.split(", ") for line in lines.values()]
+    labels = [", ".join(part for part in label if not part.startswith("latents ")) for label in parts]
+    return list(zip(labels, lines.values(), strict=True)), sorted({count for line in lines.values() for count in line})
+
+
 def latents(directory: plotting.Directory):
     """Test error over the number of latents: PCA, a linear AE and a nonlinear one."""
-    lines: dict[tuple, dict[int, plotting.Setting]] = {}
-    for setting in directory.settings:
-        others = [setting.rows[0].get(key) for key in directory.varying if key != "model.latents"]
-        if isinstance(count := setting.rows[0].get("model.latents"), int):
-            lines.setdefault((setting.name, *others), {})[count] = setting
-    counts = sorted({count for line in lines.values() for count in line})
+    lines, counts = _over_latents(directory, directory.settings)
     if len(counts) < 2:
         return None
     figure = plotting.new_figure(7.0, 5.0, "Error of the reconstructions over the number of latents", "constrained")
     axes = figure.add_subplot(xscale="log", yscale="log", xlabel="latents")
-    firsts = [next(iter(line.values())) for line in lines.values()]
-    for first, line in zip(firsts, lines.values(), strict=True):
-        label = ", ".join(part for part in first.label.split(", ") if not part.startswith("latents "))
+    firsts = [next(iter(line.values())) for _, line in lines]
+    for first, (label, line) in zip(firsts, lines, strict=True):
         color = plotting.shade(first, firsts)
         mean, error = np.array([plotting.column_spread(line[count], "mse") for count in sorted(line)]).T
         if "seed" not in first.rows[0]:  # a baseline: circles, because PCA's line is that of the linear AE
@@ -244,40 +250,62 @@ def posterior_std(directory: plotting.Directory):
     return figure
 
 
+# The axes of the water-filling figure: columns of its curves and points.
+WATER = "water level theta = beta \u00b7 sigma\u00b2", "rate (nats per image)", "squared error per image"
+
+
 def water_filling(directory: plotting.Directory):
-    """Rate and squared error of linear beta-VAEs over the water level theta = beta sigma^2, beside the closed form."""
+    """Rate and squared error of linear beta-VAEs over the water level, and on one plane, beside the closed form."""
     rows = [row for setting in directory.settings for row in setting.rows if math.isfinite(row.get("theta", math.nan))]
     trained = [row for row in rows if row["name"] == "linear" and math.isfinite(row["train_distortion"])]
-    optimum = [row for row in rows if row["name"] == "ppca"]
     images = [drawn.arrays["images"] for drawn in directory.having("images", images=False)]
-    if not images or not optimum or len({row["theta"] for row in trained}) < 2:
+    if not images or len({row["theta"] for row in trained}) < 2:
         return None
     pixels = math.prod(images[0].shape[1:])
-    panels = {
-        "rate (nats per image)": lambda row: row["train_rate"],
-        "squared error per image": lambda row: _squared_error(row, pixels),
-    }
+    curves, label = _optima(directory, [row["theta"] for row in trained]), "closed form (bars: a latent switches off)"
+    if not curves:  # evaluated before there were spectra
+        others = [key for key in directory.varying if key not in ("objective.beta", "model.sigma")]
+        lines = results.grouped([row for row in rows if row["name"] == "ppca"], others).values()
+        curves, label = [(_levels(line, pixels), []) for line in lines], "closed form at the same theta, joined"
+    if not curves:
+        return None
     title = "Reverse water-filling: linear beta-VAEs and their optimum in closed form, training split"
-    figure = plotting.new_figure(11.0, 4.6, title, "constrained")
-    others = [key for key in directory.varying if key not in ("objective.beta", "model.sigma")]
+    figure = plotting.new_figure(13.0, 4.6, title, "constrained")
     color = next(setting.color for setting in directory.settings if setting.name == "linear")
-    for number, (ylabel, value) in enumerate(panels.items()):
-        axes = figure.add_subplot(1, 2, number + 1, xscale="log", ylabel=ylabel)
-        axes.set_xlabel("water level theta = beta \u00b7 sigma\u00b2")
-        for line in results.grouped(optimum, others).values():
-            points = np.array(sorted((row["theta"], value(row)) for row in line))
-            label = None if axes.lines else "closed form at the same theta, joined"
-            axes.plot(*points.T, color=plotting.GREY, label=label)
+    for number, (x, y) in enumerate(((0, 1), (0, 2), (1, 2))):
+        axes = figure.add_subplot(1, 3, number + 1, xlabel=WATER[x], ylabel=WATER[y], xscale="linear" if x else "log")
+        for curve, switches in curves:
+            style = {"marker": "|" if switches else "", "markersize": 10, "markevery": switches, "color": plotting.GREY}
+            axes.plot(curve[:, x], curve[:, y], label=None if axes.lines else label, **style)
         for place, ((sigma,), runs) in enumerate(results.grouped(trained, ["model.sigma"]).items()):
-            points = np.array([(row["theta"], value(row)) for row in runs])
+            points = _levels(runs, pixels)
             # Of another sigma: larger and hollow, for those of one theta lie on each other.
             style = {"marker": "osD^v"[place % 5], "markersize": 10, "fillstyle": "none"} if place else {"marker": "o"}
-            label = "trained" if sigma is None else f"trained, sigma {sigma}"
-            axes.plot(*points.T, color=color, linestyle="", clip_on=False, label=label, **style)
+            what = "trained" if sigma is None else f"trained, sigma {sigma}"
+            axes.plot(points[:, x], points[:, y], color=color, linestyle="", clip_on=False, label=what, **style)
         axes.set_ylim(0)
         plotting.tidy(axes)
     figure.axes[0].legend(frameon=False)
     return figure
+
+
+def _optima(directory: plotting.Directory, thetas: Sequence[float]) -> list[tuple[np.ndarray, list[int]]]:
+    """Curves (theta, rate, squared error) over the range of `thetas`, and their points where a latent switches off."""
+    low, high = min(thetas) / 1.3, max(thetas) * 1.3
+    curves = {}
+    for drawn in directory.having("spectrum", images=False):
+        values, latents = drawn.arrays["spectrum"], drawn.arrays["codes_mean"].shape[1]
+        ends = [value for value in values[:latents] if low < value < high]
+        theta = np.union1d(np.geomspace(low, high, 200), ends)
+        curve = np.stack([theta, *baselines.water_filling(values, latents, theta)], axis=1)
+        if drawn.setting.name == "linear":
+            curves[curve.tobytes()] = curve, np.flatnonzero(np.isin(theta, ends)).tolist()  # once for each data set
+    return list(curves.values())
+
+
+def _levels(rows: Sequence[results.Row], pixels: int) -> np.ndarray:
+    """(theta, rate, squared error) of rows, in order of theta."""
+    return np.array(sorted((row["theta"], row["train_rate"], _squared_error(row, pixels)) for row in rows))
 
 
 def _squared_error(row: results.Row, pixels: int) -> float:
@@ -292,12 +320,8 @@ ESTIMATORS = {"score": ("score function", "#D55E00"), "reparameterized": ("repar
 
 def gradient_variance(directory: plotting.Directory):
     """The variance of two estimators of the gradient in the posterior's parameters, over the number of latents."""
-    lines: dict[tuple, dict[int, plotting.Setting]] = {}
-    for setting in directory.settings:
-        if all(f"gradient_variance_{name}" in setting.rows[0] for name in ESTIMATORS):
-            others = [setting.rows[0].get(key) for key in directory.varying if key != "model.latents"]
-            lines.setdefault((setting.name, *others), {})[directory.value(setting, "model.latents")] = setting
-    counts = sorted({count for line in lines.values() for count in line})
+    having = [s for s in directory.settings if all(f"gradient_variance_{name}" in s.rows[0] for name in ESTIMATORS)]
+    lines, counts = _over_latents(directory, having)
     if len(counts) < 2:
         return None
     title = "Variance of the reconstruction term's gradient in the posterior's mean and log-variance"
@@ -305,8 +329,7 @@ def gradient_variance(directory: plotting.Directory):
     axes = figure.add_subplot(xscale="log", yscale="log", xlabel="latents")
     axes.set_ylabel("variance of one draw, summed over parameters\n(mean over test images; bars: standard error over seeds)")
     ends = []
-    for line in lines.values():
-        family = ", ".join(part for part in line[min(line)].label.split(", ") if not part.startswith("latents "))
+    for family, line in lines:
         for name, (label, color) in ESTIMATORS.items():
             label += f" ({family})" if len(lines) > 1 else ""
             mean, error = np.array([plotting.column_spread(line[k], f"gradient_variance_{name}") for k in sorted(line)]).T

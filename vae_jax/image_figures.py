@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from vae_jax import plotting
+from vae_jax import pictures, plotting
 
 
 def latent_plane(directory: plotting.Directory):
@@ -18,7 +18,8 @@ def latent_plane(directory: plotting.Directory):
         return None
     title = "Codes of the test images, and the decoder's output over the same box of the latent plane"
     figure, legend = plotting.new_figure(11.6, 5.5 * len(pairs) + 1, title), None
-    for number, (setting, arrays, _) in enumerate(pairs):
+    for number, drawn in enumerate(pairs):
+        setting, arrays, _ = drawn
         left, right = (figure.add_subplot(len(pairs), 2, 2 * number + side) for side in (1, 2))
         box, side = arrays["plane_latents"], math.isqrt(len(arrays["plane"]))
         # The decoded points are the centres of the cells.
@@ -27,7 +28,7 @@ def latent_plane(directory: plotting.Directory):
         if not _scatter(left, arrays["codes_mean"], _classes(arrays)):
             legend = _classes(arrays)
         plotting.show(right, plotting.mosaic(arrays["plane"], side), extent=(x0, x1, y0, y1), aspect="auto")
-        prior = directory.held_to_prior(setting)
+        prior = directory.within_normal(drawn)
         note = " (dashed: the prior's 1 and 2 sigma)" if prior else ""
         left.set_title(f"{setting.label}: mean codes{note}", color=setting.color)
         right.set_title(f"{setting.label}: decoded", color=setting.color)
@@ -59,7 +60,7 @@ def latent_panels(directory: plotting.Directory):
         return None
     title = "Codes of the test images under reconstruction only, KL only, and both"
     title = title if set(chosen.values()) == set(TERMS) else "Codes of the test images"
-    if any(directory.held_to_prior(names[name][0].setting) for name in chosen):
+    if any(directory.within_normal(names[name][0]) for name in chosen):
         title += " (dashed: the prior's 1 and 2 sigma)"
     (figure, panels), legend = plotting.grid(len(chosen), 3.9, title), None
     for axes, (name, term) in zip(panels, chosen.items(), strict=True):
@@ -70,7 +71,7 @@ def latent_panels(directory: plotting.Directory):
             codes, what = codes + arrays["codes_std"] * noise, "sampled codes"
         if not _scatter(axes, codes, _classes(arrays)):
             legend = _classes(arrays)
-        if directory.held_to_prior(setting):
+        if directory.within_normal(names[name][0]):
             _prior_circles(axes)
         axes.set(xlabel="latent 1", ylabel="latent 2", aspect="equal", adjustable="datalim", box_aspect=1)
         heading = f"{term} ({setting.label})" if term else setting.label
@@ -88,16 +89,16 @@ def manifold(directory: plotting.Directory):
         return None
     title = "The decoder over the prior's quantiles, 2 % to 98 % of each latent"
     figure, panels = plotting.grid(len(pairs), 3.8, title, columns=3)
-    for axes, (setting, arrays, _) in zip(panels, pairs, strict=True):
-        plotting.show(axes, plotting.mosaic(arrays["manifold"], math.isqrt(len(arrays["manifold"]))))
+    for axes, drawn in zip(panels, pairs, strict=True):
+        plotting.show(axes, plotting.mosaic(drawn.arrays["manifold"], math.isqrt(len(drawn.arrays["manifold"]))))
         axes.set(xlabel="latent 1", ylabel="latent 2")
-        axes.set_title(_held(directory, setting), color=setting.color)
+        axes.set_title(_held(directory, drawn), color=drawn.setting.color)
     return figure
 
 
-def _held(directory: plotting.Directory, setting: plotting.Setting) -> str:
+def _held(directory: plotting.Directory, drawn: plotting.Drawn) -> str:
     """A panel's title, which says where the prior is not what the codes were trained towards."""
-    return setting.label + ("" if directory.held_to_prior(setting) else "\n(codes not held to the prior)")
+    return drawn.setting.label + ("" if directory.held_to_prior(drawn) else "\n(codes not held to the prior)")
 
 
 def samples(directory: plotting.Directory):
@@ -105,9 +106,9 @@ def samples(directory: plotting.Directory):
     if not (pairs := directory.panels("samples")):
         return None
     figure, panels = plotting.grid(len(pairs), 2.8, "Decoder means of 64 draws from the prior")
-    for axes, (setting, arrays, _) in zip(panels, pairs, strict=True):
-        plotting.show(axes, plotting.mosaic(arrays["samples"][:64], 8))
-        axes.set_title(_held(directory, setting), color=setting.color)
+    for axes, drawn in zip(panels, pairs, strict=True):
+        plotting.show(axes, plotting.mosaic(drawn.arrays["samples"][:64], 8))
+        axes.set_title(_held(directory, drawn), color=drawn.setting.color)
     return figure
 
 
@@ -135,22 +136,20 @@ def _strips(axes, strips: Sequence[tuple[str, str, np.ndarray]]) -> None:
         tick.set_color(color)
 
 
-STEPS = 9  # of a traversal or an interpolation, as evaluation.py decodes them
-
-
 def traversals(directory: plotting.Directory):
     """The first test image with one latent moved, a row for each latent."""
     if not (pairs := directory.pair("traversals")):
         return None
-    most = max(len(arrays["traversals"]) // STEPS for _, arrays, _ in pairs)
+    most = max(len(arrays["traversals"]) // pictures.STEPS for _, arrays, _ in pairs)
     height, width = pairs[0].arrays["traversals"].shape[1:3]
     title = "The first test image with one latent moved, the others held"
     figure = plotting.new_figure(5.8 * len(pairs), 0.58 * most * height / width + 1.1, title)
-    for number, (setting, arrays, _) in enumerate(pairs):
+    for number, drawn in enumerate(pairs):
+        setting, arrays, _ = drawn
         axes = figure.add_subplot(1, len(pairs), number + 1)
-        rows = np.split(arrays["traversals"], len(arrays["traversals"]) // STEPS)
+        rows = np.split(arrays["traversals"], len(arrays["traversals"]) // pictures.STEPS)
         _strips(axes, [(str(place + 1), "black", row) for place, row in enumerate(rows)])
-        over = "the prior, 2 % to 98 %" if directory.held_to_prior(setting) else "its codes, 0.5 % to 99.5 %"
+        over = "the prior, 2 % to 98 %" if directory.held_to_prior(drawn) else "its codes, 0.5 % to 99.5 %"
         axes.set(ylabel="latent, by use", xlabel=f"latent moved over {over}", anchor="N")
         axes.set_title(setting.label, color=setting.color)
     return figure
@@ -163,13 +162,13 @@ def interpolations(directory: plotting.Directory):
     # Another seed has other pairs of images.
     pairs = [drawn for drawn in pairs if drawn.row.get("seed") == pairs[0].row.get("seed")]
     images, height, width, _ = pairs[0].arrays["interpolations"].shape
-    count = images // STEPS
+    count = images // pictures.STEPS
     columns = min(2, count)
     rows = -(-count // columns)
     title = "From one test image to another: decoder means along the line between their codes"
     figure = plotting.new_figure(5.8 * columns, rows * (0.58 * len(pairs) * height / width + 0.2) + 0.4, title)
     for number in range(count):
-        part = slice(number * STEPS, (number + 1) * STEPS)
+        part = slice(number * pictures.STEPS, (number + 1) * pictures.STEPS)
         strips = [(setting.label, setting.color, arrays["interpolations"][part]) for setting, arrays, _ in pairs]
         _strips(figure.add_subplot(rows, columns, number + 1), strips)
     return figure
@@ -214,7 +213,7 @@ def _class_legend(figure, labels: np.ndarray) -> None:
 
 
 def _prior_circles(axes, color: str = plotting.GREY) -> None:
-    """The prior's 1 and 2 sigma, without a say in the limits."""
+    """1 and 2 sigma of N(0, I), without a say in the limits."""
     from matplotlib.patches import Circle
 
     if max(np.ptp(axes.get_xlim()), np.ptp(axes.get_ylim())) < 0.2:

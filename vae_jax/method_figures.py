@@ -1,6 +1,7 @@
 """Figures that compare methods: ways to steer the balance on the rate-distortion plane, priors side by side."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -20,17 +21,17 @@ def steering(directory: plotting.Directory):
     axes = None
     for number, (prefix, title) in enumerate({"train_": "Training split", "": "Test split"}.items()):
         axes = figure.add_subplot(1, 2, number + 1, sharex=axes, sharey=axes)
-        axes.set_title(title)
         axes.set(xlabel="rate (nats per image)", ylabel="distortion (nats per image)" if number == 0 else "")
         for place, (name, settings) in enumerate(names.items()):
             spreads = [[plotting.column_spread(s, prefix + column) for column in ("rate", "distortion")] for s in settings]
             (x, x_error), (y, y_error) = (np.array(column).T for column in zip(*sorted(spreads), strict=True))
             base = name in plotting.TRADE
-            style: dict = {"color": "black" if base else settings[0].color, "zorder": 3 if base else 2, "capsize": 2}
-            style |= {"linewidth": 2.0 if base else 1.2, "marker": "." if base else "os^Dv<>"[place % 7], "markersize": 5}
+            style: dict = {"color": settings[0].color, "zorder": 3 if base else 2, "capsize": 2}
+            style |= {"linewidth": 2.5 if base else 1.2, "marker": "." if base else "os^Dv<>"[place % 7], "markersize": 5}
             axes.errorbar(x, y, np.nan_to_num(y_error), np.nan_to_num(x_error), label=name, **style)
         axes.set_xlim(*_view(directory, names, axes))
         plotting.tidy(axes)
+        _name_beyond(axes, [setting for settings in names.values() for setting in settings], prefix, title)
     figure.axes[0].legend(frameon=False)
     return figure
 
@@ -41,6 +42,18 @@ def _view(directory: plotting.Directory, names: dict, axes) -> tuple[float, floa
     rates = [plotting.column_spread(setting, "train_rate")[0] for setting in weighted]
     low, high = axes.get_xlim()
     return (-0.04 * max(rates), min(high, 1.3 * max(rates))) if rates else (low, high)
+
+
+def _name_beyond(axes, settings: Sequence[plotting.Setting], prefix: str, title: str) -> None:
+    """What lies beyond the view in words, between the axes and their title."""
+    rates = [plotting.column_spread(setting, prefix + "rate")[0] for setting in settings]
+    beyond = [(setting, rate) for setting, rate in zip(settings, rates, strict=True) if rate > axes.get_xlim()[1]]
+    for place, (setting, rate) in enumerate(reversed(beyond)):
+        distortion, _ = plotting.column_spread(setting, prefix + "distortion")
+        text = f"{setting.label}: rate {rate:.1f}, distortion {distortion:.1f} \u2192"
+        style = {"xycoords": "axes fraction", "textcoords": "offset points", "ha": "right", "fontsize": 9}
+        axes.annotate(text, (1, 1), xytext=(0, 6 + 13 * place), color=setting.color, **style)
+    axes.set_title(title, pad=8 + 13 * len(beyond))
 
 
 # What tells one prior from another: column, and what it is called.

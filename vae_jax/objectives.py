@@ -217,9 +217,9 @@ class Objective:
         """Every field of `Weights` that has an effect."""
         return ("noise_scale", *(("distortion_weight",) if self.weighs_distortion else ()), *self.uses)
 
-    def holds_to_prior(self, beta: Number) -> bool:
-        """Whether anything pulls the posterior towards the prior."""
-        return not self.rate_is_optional or bool(beta)
+    def holds_to_prior(self, beta: Number, mmd_weight: Number = None) -> bool:
+        """Whether anything pulls the posterior towards the prior: the rate, or the discrepancy where its weight is given."""
+        return not self.rate_is_optional or bool(beta) or bool(mmd_weight)
 
 
 OBJECTIVES = {

@@ -9,6 +9,7 @@ Latents = Float[np.ndarray, "n latents"]
 LEVELS = np.linspace(0.02, 0.98, 17)  # of the prior, along each side of a manifold
 TRAVERSED = slice(None, None, 2)  # of those, along a traversal
 SAMPLES = 64  # of the prior, whose decoder means are shown
+STEPS = len(LEVELS[TRAVERSED])  # of a traversal or an interpolation
 SHOWN = 16  # test images that are shown beside their reconstructions
 
 
@@ -36,15 +37,15 @@ def queries(
     if pairs is not None:
         ends = mean[pairs]
         found["midpoints"] = ends.mean(axis=1)
-        found["interpolations"] = np.concatenate([a + np.linspace(0, 1, 9)[:, None] * (b - a) for a, b in ends[:4]])
+        found["interpolations"] = np.concatenate([a + np.linspace(0, 1, STEPS)[:, None] * (b - a) for a, b in ends[:4]])
     if latents == 2:
         found["plane"] = _grid(*(np.linspace(*ends, 20) for ends in zip(low, high, strict=True)))
         found["manifold"] = _grid(quantiles[:, 0], quantiles[:, 1])
     # A latent that the objective holds to the prior is moved over the prior; a free one over where its codes lie.
-    moves = quantiles[TRAVERSED].T if to_prior else np.linspace(low, high, 9).T
+    moves = quantiles[TRAVERSED].T if to_prior else np.linspace(low, high, STEPS).T
     rows = []
     for latent in np.argsort(-importance, kind="stable")[:8]:
-        row = np.tile(mean[0], (9, 1))
+        row = np.tile(mean[0], (STEPS, 1))
         row[:, latent] = moves[latent]
         rows.append(row)
     found["traversals"] = np.concatenate(rows)

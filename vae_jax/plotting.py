@@ -34,9 +34,9 @@ OTHERS = (
     "#332288",
     "#999933",
     "#AA4499",
-    "#44AA99",
-    "#661100",
     "#6699CC",
+    "#661100",
+    "#44AA99",
 )  # names not above, in order of appearance
 CLASSES = "#332288", "#88CCEE", "#44AA99", "#117733", "#999933", "#DDCC77", "#CC6677", "#882255", "#AA4499", "#888888"  # Tol
 ORDER = ("ae", "vae_no_kl", "vae", "beta_vae")  # of panels, before any others; `vae` stands among the betas
@@ -130,8 +130,14 @@ class Directory:
         names = by_name(self.having(key))
         return [names[name][len(names[name]) // 2] for name in sorted(names, key=lambda name: name not in ("ae", "vae"))][:2]
 
-    def held_to_prior(self, setting: Setting) -> bool:
-        return bool(self.value(setting, "objective.beta", setting.name not in ("ae", "vae_no_kl")))
+    def held_to_prior(self, drawn: Drawn) -> bool:
+        """Whether the objective pulls the codes to the prior, as evaluation wrote; of a directory without that, by beta."""
+        by_beta = self.value(drawn.setting, "objective.beta", drawn.setting.name not in ("ae", "vae_no_kl"))
+        return bool(drawn.arrays.get("held_to_prior", by_beta))
+
+    def within_normal(self, drawn: Drawn) -> bool:
+        """Whether N(0, I) is what the codes are pulled to."""
+        return self.held_to_prior(drawn) and self.value(drawn.setting, "model.prior", "normal") == "normal"
 
     def _rank(self, setting: Setting) -> tuple:
         beta = self.value(setting, "objective.beta", 0) if setting.name in TRADE else 0

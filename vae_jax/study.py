@@ -291,8 +291,8 @@ def _evaluate(study: Study, states: list[training.TrainState], workdir: pathlib.
         )
         for number, step, (metrics, arrays) in zip(group.numbers, state.diverged_at, evaluated, strict=True):
             # A diverged run stands where its state was finite last.
-            diverged = {"diverged": None if step < 0 else int(step)}
-            rows[number] = _label(study, number) | study.runs[number].settings | diverged | metrics
+            stopped = {"diverged": None if step < 0 else int(step)}
+            rows[number] = _label(study, number) | study.runs[number].settings | stopped | metrics
             if processes.writes():
                 results.write_arrays(results.arrays_path(workdir, number), arrays)
             progress.update(len(rows))
