@@ -15,8 +15,11 @@ with --workdir on a disk that all see, each process is started with the same fla
 which Slurm (srun), Open MPI and Kubernetes (an indexed job) make unnecessary.
 """
 
+import contextlib
+import importlib
 import pathlib
 import sys
+import threading
 
 from absl import flags
 
@@ -30,9 +33,17 @@ _RESTART = flags.DEFINE_bool("restart", False, "Remove what a study left in the 
 _ALLOW_DIVERGED = flags.DEFINE_bool("allow_diverged", False, "Exit with 0, and not with 3, where runs diverged.")
 
 
+def _import_ahead() -> None:
+    """What the end of a study needs, while its beginning waits for the compiler and the devices."""
+    for name in ("orbax.checkpoint.v1", "sklearn.neighbors", "matplotlib.figure"):
+        with contextlib.suppress(ImportError):  # told where it is used
+            importlib.import_module(name)
+
+
 def main() -> None:
     from vae_jax import figures, processes, study
 
+    threading.Thread(target=_import_ahead).start()
     config, sweep = command_line.load_config(_CONFIG.value, _OVERRIDE.value)
     workdir = pathlib.Path(_WORKDIR.value or f"runs/{pathlib.Path(_CONFIG.value).stem}")
     rows = study.run(config, workdir, sweep, [command_line.parse_sweep(text) for text in _SWEEP.value], _RESTART.value)

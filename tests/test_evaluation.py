@@ -410,15 +410,6 @@ def test_of_equal_votes_the_smaller_label_wins():
     assert columns.knn_accuracy(train, labels, np.zeros((1, 1)), np.array([3])) == 1.0
 
 
-def test_nearest_neighbours_are_those_of_scikit_learn():
-    from sklearn.neighbors import KNeighborsClassifier
-
-    generator = np.random.default_rng(0)
-    (train, test), labels = generator.normal(size=(2, 300, 3)), generator.integers(0, 4, 300)
-    expected = KNeighborsClassifier(5).fit(train, labels).score(test, labels)
-    assert columns.knn_accuracy(train, labels, test, labels) == expected
-
-
 # Frechet distance
 
 
