@@ -7,11 +7,9 @@ needs scripts/peers/requirements.txt; a peer whose packages are missing is left 
 """
 
 import dataclasses
-import importlib
 import json
 import pathlib
 import platform
-from collections.abc import Sequence
 
 from absl import flags
 
@@ -32,7 +30,7 @@ def main() -> None:
 
     from scripts import workloads
 
-    peers = _importable(workloads.PEERS) if _PEERS.value else ()
+    peers = workloads.importable(workloads.PEERS) if _PEERS.value else ()
     settings = workloads.Settings(_REPEAT.value, peers, _TINY.value)
     found: list[workloads.Row] = []
     print(_line(HEADER))
@@ -62,18 +60,6 @@ def _line(cells: tuple[str, ...]) -> str:
 
 def _time(seconds: float) -> str:
     return f"{seconds * 1e3:.2f} ms" if seconds < 1 else f"{seconds:.2f} s"
-
-
-def _importable(peers: Sequence[str]) -> tuple[str, ...]:
-    """Those of `peers` whose packages are there, and a word about each of the others."""
-    found = []
-    for name in peers:
-        try:
-            importlib.import_module(f"scripts.peers.{name}")
-            found.append(name)
-        except ImportError as error:
-            print(f"no rows of {name}: {error}; python -m pip install -r scripts/peers/requirements.txt")
-    return tuple(found)
 
 
 def _cpu() -> str:

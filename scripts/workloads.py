@@ -10,7 +10,7 @@ import pathlib
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -42,6 +42,18 @@ class Row:
 
 
 PEERS = ("pytorch_loop", "jit_epoch", "jit_step")  # modules of scripts/peers
+
+
+def importable(peers: Sequence[str]) -> tuple[str, ...]:
+    """Those of `peers` whose packages are there, and a word about each of the others."""
+    found = []
+    for name in peers:
+        try:
+            importlib.import_module(f"scripts.peers.{name}")
+            found.append(name)
+        except ImportError as error:
+            print(f"no rows of {name}: {error}; python -m pip install -r scripts/peers/requirements.txt")
+    return tuple(found)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from scripts import benchmark, timing, workloads
+from scripts import timing, workloads
 from vae_jax import networks
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -37,7 +37,7 @@ def test_every_entry_runs(name, tmp_path):
 def test_a_peer_without_its_packages_is_left_out_alone(monkeypatch, capsys):
     monkeypatch.delitem(sys.modules, "scripts.peers.pytorch_loop", raising=False)
     monkeypatch.setitem(sys.modules, "torch", None)
-    found = benchmark._importable(workloads.PEERS)
+    found = workloads.importable(workloads.PEERS)
     assert found == ("jit_epoch", "jit_step")
     (said,) = capsys.readouterr().out.splitlines()
     assert said.startswith("no rows of pytorch_loop: import of torch halted")

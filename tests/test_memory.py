@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vae_jax import memory
+from vae_jax import memory, runs
 
 
 def test_a_program_needs_its_arguments_and_results_and_what_is_between():
@@ -22,6 +22,18 @@ def test_what_is_donated_is_counted_once():
     x = jnp.zeros(250_000)
     needs = [memory.needed(jax.jit(lambda x: x + 1, donate_argnums=donated).lower(x).compile()) for donated in ((), 0)]
     assert needs[0] - needs[1] == 1_000_000
+
+
+def test_what_a_grid_needs_grows_with_its_runs_and_no_faster():
+    """Of four, eight and twelve runs on one device: the same more each time."""
+    mesh, x = runs.mesh(1), jnp.ones((100, 30))
+
+    def train(weights, x):
+        return weights - 0.1 * jax.grad(lambda weights: jnp.sum(jnp.square(jnp.tanh(x @ weights))))(weights)
+
+    mapped = runs.over_runs(train, mesh, mapped=1)
+    four, eight, twelve = (memory.needed(mapped.lower(jnp.ones((n, 30, 20)), x).compile()) for n in (4, 8, 12))
+    assert twelve - eight == eight - four >= 2 * 4 * 30 * 20 * 4
 
 
 def test_size_of_arrays_and_shapes():

@@ -49,7 +49,7 @@ def test_a_grid_of_one_is_the_function(alone):
         np.testing.assert_allclose(mine, direct, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("devices", [1, 2, 8])
+@pytest.mark.parametrize("devices", [1, 2, 4, 8])
 def test_the_same_bits_on_any_devices(alone, devices):
     mesh = runs.mesh(devices)
     many = runs.over_runs(train, mesh)(runs.pad(grid(5), mesh.size), SHARED)
