@@ -56,7 +56,7 @@ def test_the_ends_of_the_scale_on_mnist():
     dataset = data.load("mnist", valid_fraction=0)
     x = jnp.asarray(dataset.images("test"))
     spec = ModelSpec(x.shape[1:], 2, "mlp", "mlp", (), "relu", "bernoulli", "", "normal", "center")
-    variables = {"statistics": dataset.statistics("center")}
+    variables = {"statistics": jax.tree.map(jnp.asarray, dataset.statistics("center"))}
     key = {"params": jax.random.key(0)}
     params = VAE(spec).apply(variables, x[:1], rngs=key, mutable=["params"])[1]["params"]
     collapsed = VAE(spec).bind(variables | {"params": jax.tree.map(jnp.zeros_like, params)})
