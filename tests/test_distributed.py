@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import signal
 import socket
 import subprocess
 import sys
@@ -21,6 +22,7 @@ MAIN = """
 import sys
 from experiments import command_line
 workdir, early, epochs = (sys.argv.pop(1) for _ in range(3))
+command_line._TIMEOUT = 30
 def main():
     import jax
     from test_study import tiny
@@ -68,6 +70,7 @@ def two_processes(workdir: pathlib.Path, cache: pathlib.Path, early: str = "", e
     finally:
         for process in started:
             process.kill()
+            process.communicate()
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +122,11 @@ def test_one_process_reads_the_checkpoints_of_two(single, double):
 )
 def test_no_process_waits_for_one_that_will_not_come(tmp_path, early, epochs, lines):
     ended = two_processes(tmp_path / "workdir", tmp_path, early, epochs)
-    for (code, err), line in zip(ended, lines, strict=True):
+    for number, ((code, err), line) in enumerate(zip(ended, lines, strict=True)):
+        # Now and then the one that is left hears nothing of it, and JAX ends it when the other has been silent for too long.
+        if (number, code) == (0, -signal.SIGABRT) and "lost" in line:
+            assert "heartbeat" in err.lower() or "unhealthy" in err.lower(), err
+            continue
         assert code == 2
         assert err.splitlines()[-1].startswith(f"error: {line}")
     assert not (tmp_path / "workdir").exists()

@@ -341,6 +341,10 @@ def test_no_noise_needs_no_rate():
             "schedule.distortion_weight=linear:3: has no effect with objective.kind=geco;",
         ),
         (
+            {"model__prior": "vamp", "schedule__noise_scale": "linear:3"},
+            "objective.noise_scale=1 (linear:3) with model.prior=vamp: should be 0 or 1 and constant, because",
+        ),
+        (
             {"objective__kind": "tc", "objective__noise_scale": 0.5},
             "objective.noise_scale=0.5 with objective.kind=tc: should be 1, because",
         ),

@@ -333,10 +333,11 @@ def _check_objective(config: Flat) -> None:
             f"objective.noise_scale=0 with {has}: a deterministic code has infinite rate, so the loss should have none "
             "(objective.kind=weighted with objective.beta=0)"
         )
-    if noise not in (0, 1) and not hasattr(prior, "rate_per_latent"):
+    schedule = config["schedule.noise_scale"]
+    if (noise not in (0, 1) or schedule != "constant") and not hasattr(prior, "rate_per_latent"):
         raise errors.UserError(
-            f"objective.noise_scale={noise:g} with model.prior={config['model.prior']}: should be 0 or 1, because this rate "
-            "is estimated from the draws"
+            f"objective.noise_scale={noise:g} ({schedule}) with model.prior={config['model.prior']}: should be 0 or 1 and "
+            "constant, because this rate is estimated from the draws"
         )
     if kind == "free_bits" and not hasattr(prior, "log_prob_per_latent"):
         raise errors.UserError(
