@@ -20,6 +20,7 @@ STUDY = {  # name -> noise_scale, distortion_weight, betas
     "beta_vae": (1.0, 1.0, (0.5, 2.0)),
 }
 PICTURES = {"latent_plane", "manifold", "samples", "reconstructions", "traversals", "interpolations"}
+STOCHASTIC = {"densities", "posterior_std"}  # of models whose codes are drawn
 SPECIAL = {
     "latents",
     "water_filling",
@@ -98,10 +99,10 @@ def test_draws_every_figure_of_a_study(tmp_path):
 @pytest.mark.parametrize(
     ("change", "names"),
     [
-        ({"shape": (64,)}, {"latent_panels", "posterior_std"}),
-        ({"labels": False}, PICTURES - {"interpolations"} | {"posterior_std"}),
-        ({"latents": 3}, PICTURES - {"latent_plane", "manifold"} | {"posterior_std"}),
-        ({"shape": (6, 8, 3)}, PICTURES | {"latent_panels", "posterior_std"}),
+        ({"shape": (64,)}, {"latent_panels"} | STOCHASTIC),
+        ({"labels": False}, PICTURES - {"interpolations"} | STOCHASTIC),
+        ({"latents": 3}, PICTURES - {"latent_plane", "manifold"} | STOCHASTIC),
+        ({"shape": (6, 8, 3)}, PICTURES | {"latent_panels"} | STOCHASTIC),
     ],
     ids=["vectors", "no labels", "3 latents", "colours"],
 )
@@ -374,6 +375,23 @@ def test_circles_are_those_of_a_normal_prior_alone(tmp_path, prior, where):
     is_normal = prior == "normal"
     assert circles(plane) == [2 * is_normal, 2 * is_normal] and circles(panels) == [2 * is_normal]
     assert ("dashed" in plane.axes[0].get_title()) == ("dashed" in panels.get_suptitle()) == is_normal
+
+
+@pytest.mark.parametrize("prior", ["normal", "laplace"])
+def test_densities_are_those_of_the_posteriors(tmp_path, prior):
+    write_study(tmp_path, {"vae": STUDY["vae"]}, seeds=1)
+    results.write_json(tmp_path / "config.json", {"config": {"model": {"prior": prior}}})
+    (axes,) = figures.FIGURES["densities"](plotting.Directory(tmp_path)).axes
+    arrays = results.read_arrays(results.arrays_path(tmp_path, 0))
+    latent = arrays["codes_mean"].var(axis=0).argmax()
+    *single, last = (line.get_xydata().T for line in axes.get_lines())
+    single = single if prior == "normal" else [*single, last]
+    assert len(single) == image_figures.DENSITIES
+    for (x, y), mean in zip(single, arrays["codes_mean"][:, latent], strict=True):
+        assert x[y.argmax()] == pytest.approx(mean)
+        assert np.trapezoid(y, x) == pytest.approx(1, abs=1e-6)
+    if prior == "normal":
+        assert last[1].max() == pytest.approx(1 / math.sqrt(2 * math.pi), rel=1e-3)
 
 
 def test_whether_codes_are_held_to_the_prior_is_what_evaluation_wrote(tmp_path):

@@ -348,6 +348,7 @@ def gradient_variance(directory: plotting.Directory):
 FIGURES: dict[str, Callable] = {
     "latent_plane": image_figures.latent_plane,
     "latent_panels": image_figures.latent_panels,
+    "densities": image_figures.densities,
     "manifold": image_figures.manifold,
     "samples": image_figures.samples,
     "reconstructions": image_figures.reconstructions,

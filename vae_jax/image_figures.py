@@ -82,6 +82,44 @@ def latent_panels(directory: plotting.Directory):
     return figure
 
 
+DENSITIES = 40  # test images whose posteriors are drawn
+
+
+def densities(directory: plotting.Directory):
+    """Posteriors of single test images in the latent that is used most, their aggregate, and the prior."""
+    pairs = [d for d in directory.panels("codes_mean", images=False) if (d.arrays["codes_std"] > 0).all()]
+    if not pairs:
+        return None
+    normal = [directory.value(drawn.setting, "model.prior", "normal") == "normal" for drawn in pairs]
+    title = f"q(z | x) of {DENSITIES} test images (thin) and of all of them together (thick)"
+    title += "; dashed: the prior" if any(normal) else ""
+    figure, panels = plotting.grid(len(pairs), 3.4, title, columns=4 if len(pairs) > 6 else 3)
+    for axes, drawn, is_normal in zip(panels, pairs, normal, strict=True):
+        setting, arrays, _ = drawn
+        latent = int(np.argmax(arrays["codes_mean"].var(axis=0)))
+        mean, std = arrays["codes_mean"][:, latent].astype(float), arrays["codes_std"][:, latent].astype(float)
+        steps, labels = np.linspace(-5.5, 5.5, 111), _classes(arrays)
+        numbers = np.zeros(len(mean), int) if labels is None else np.unique(labels, return_inverse=True)[1]
+        for number, m, s in zip(numbers[:DENSITIES], mean, std, strict=False):
+            color = plotting.GREY if labels is None else plotting.CLASSES[number % len(plotting.CLASSES)]
+            axes.plot(m + s * steps, _normal(steps) / s, color=color, linewidth=0.7, alpha=0.7)
+        draws = mean + std * np.random.default_rng(0).standard_normal((50, len(mean)))
+        axes.hist(draws.ravel(), bins=80, density=True, histtype="step", color=setting.color, linewidth=2, zorder=3)
+        reach = max(4.0, *np.abs(np.percentile(draws, [0.1, 99.9])))
+        if is_normal:
+            wide = np.linspace(-reach, reach, 400)
+            axes.plot(wide, _normal(wide), color="black", linestyle="--", linewidth=1.5, zorder=4)
+        axes.set(yscale="log", ylim=(1e-3, 3 * _normal(0) / std[:DENSITIES].min()), xlim=(-reach, reach))
+        axes.set(xlabel=f"latent {latent + 1}", ylabel="density")
+        axes.set_title(_held(directory, drawn), color=setting.color)
+        plotting.tidy(axes)
+    return figure
+
+
+def _normal(z):
+    return np.exp(-0.5 * np.square(z)) / math.sqrt(2 * math.pi)
+
+
 def manifold(directory: plotting.Directory):
     """The decoder over the prior's quantiles, for 2 latents."""
     # The decoder of `kl_only` is never trained.

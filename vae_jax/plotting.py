@@ -116,9 +116,9 @@ class Directory:
             found = [drawn for drawn in found if drawn.arrays[key].shape[1:] == found[0].arrays[key].shape[1:]]
         return found
 
-    def panels(self, key: str) -> list[Drawn]:
+    def panels(self, key: str, images: bool = True) -> list[Drawn]:
         """`having(key)`, but of each name at most three settings, spread over its range; at most `PANELS` in all."""
-        names = by_name(self.having(key)).values()
+        names = by_name(self.having(key, images)).values()
         for count in (3, 2, 1):
             chosen = [m[i] for m in names for i in sorted({round(at) for at in np.linspace(0, len(m) - 1, count)})]
             if len(chosen) <= PANELS:
