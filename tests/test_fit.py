@@ -178,6 +178,20 @@ def test_metrics_that_somebody_cut_are_not_filled_up(tmp_path, monkeypatch):
         train(tmp_path)
 
 
+def test_metrics_that_are_taken_away_are_not_begun_anew(tmp_path, monkeypatch):
+    append = results.append_jsonl
+
+    def taken_away(path, rows):
+        size = append(path, rows)
+        if is_metrics(path):
+            path.unlink()
+        return size
+
+    monkeypatch.setattr(results, "append_jsonl", taken_away)
+    with pytest.raises(errors.UserError, match="metrics.jsonl: has 0 bytes where the checkpoint saw"):
+        train(tmp_path)
+
+
 # Memory
 
 FIVE = (("seed", ("0", "1", "2", "3", "4")),)
