@@ -188,7 +188,7 @@ def test_metrics_that_are_taken_away_are_not_begun_anew(tmp_path, monkeypatch):
         return size
 
     monkeypatch.setattr(results, "append_jsonl", taken_away)
-    with pytest.raises(errors.UserError, match="metrics.jsonl: has 0 bytes where the checkpoint saw"):
+    with pytest.raises(errors.UserError, match=r"metrics\.jsonl: has 0 bytes where the checkpoint saw"):
         train(tmp_path)
 
 

@@ -323,7 +323,7 @@ def test_no_noise_needs_no_rate():
             "objective.noise_scale=0 with objective.kind=capacity:",
         ),
         ({"objective__kind": "geco", "objective__noise_scale": 0.0}, "objective.noise_scale=0 with objective.kind=geco:"),
-        ({"objective__noise_scale": 0.5, "model__prior": "vamp"}, "objective.noise_scale=0.5 (constant) with model.prior=vamp:"),
+        ({"objective__noise_scale": 0.5, "model__prior": "vamp"}, "objective.noise_scale=0.5 (constant) with model.prior="),
         ({"objective__kind": "free_bits", "model__prior": "flow"}, "objective.kind=free_bits with model.prior=flow:"),
         ({"objective__capacity": 3.0}, "objective.capacity=3: has no effect with objective.kind=weighted;"),
         ({"objective__kind": "tc", "objective__mmd_weight": 3.0}, "objective.mmd_weight=3: has no effect"),
