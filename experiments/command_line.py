@@ -99,7 +99,8 @@ def _guarded(main: Callable[[], None]) -> None:
     except errors.UserError as error:
         _fail(" ".join(str(error).split()))
     except OSError as error:
-        _fail(f"{error.filename or 'output'}: {error.strerror or error}")
+        # At once: of a save that failed Orbax has threads that wait for minutes, and then report pages.
+        _fail(f"{error.filename or 'output'}: {error.strerror or error}", at_once=True)
     except jax.errors.JaxRuntimeError as error:
         if jax.distributed.is_initialized():
             _fail(f"lost another process, or what it was to send: {' '.join(str(error).split())[:120]}")
@@ -137,11 +138,12 @@ def _announced(environment: Mapping[str, str]) -> bool:
     return "," in environment.get("TPU_PROCESS_ADDRESSES", environment.get("TPU_WORKER_HOSTNAMES", ""))
 
 
-def _fail(message: str) -> None:
+def _fail(message: str, at_once: bool = False) -> None:
     import jax
 
     print(f"error: {message}", file=sys.stderr, flush=True)
-    if jax.distributed.is_initialized():
+    if at_once or jax.distributed.is_initialized():
+        sys.stdout.flush()
         os._exit(2)  # without the farewell, in which the others would be waited for: they wait for this one
     sys.exit(2)
 
