@@ -8,6 +8,7 @@ are in `estimators`; here each gets its images, its key and its columns.
 import dataclasses
 import enum
 import functools
+import gc
 import math
 from collections.abc import Callable, Iterator
 
@@ -20,6 +21,7 @@ from jaxtyping import Array, Float, Key
 from vae_jax import calibration, columns, data, errors, estimators, keys, likelihoods, memory, objectives, pictures, runs
 from vae_jax.columns import EvalSpec
 from vae_jax.model import VAE, ModelSpec, Posterior, reparameterize
+from vae_jax.progress import say
 
 BLOCK = 16  # runs whose arrays are on the host at a time
 
@@ -84,17 +86,20 @@ def evaluate(
     count, start, together = len(seeds), 0, _together(model, spec, images, len(seeds))
     known = columns.reference(dataset, images, model, spec)
     programs = functools.partial(_programs, model, spec, dataset, images, objectives.OBJECTIVES[kind])
-    measure = programs(together)
+    measure, measured = None, None
     while start < count:
         block = runs.take((variables, sigma, weights, seeds), slice(start, start + together))
         try:
             with memory.watched(together):
+                measure = measure or programs(together)
                 measured = measure(block)
         except memory.OutOfMemoryError as error:
             if together == 1 or jax.process_count() > 1:
                 raise errors.UserError(f"out of memory while {together} runs are evaluated: {error}") from error
-            together = -(-together // 2)
-            measure = programs(together)
+            together, measure, measured = -(-together // 2), None, None
+        if measured is None:
+            gc.collect()  # out of the clause: the exception held the frames, and they the arrays
+            say(f"out of memory on a device: going on with {together} runs at a time")
             continue
         for run, (found, queries, shown) in enumerate(measured):
             row = columns.of_run(model, spec, found, shown, runs.take(block[2], run), known, kind)
