@@ -43,10 +43,12 @@ def _import_ahead() -> None:
 def main() -> None:
     from vae_jax import figures, processes, study
 
-    threading.Thread(target=_import_ahead).start()
     config, sweep = command_line.load_config(_CONFIG.value, _OVERRIDE.value)
     workdir = pathlib.Path(_WORKDIR.value or f"runs/{pathlib.Path(_CONFIG.value).stem}")
-    rows = study.run(config, workdir, sweep, [command_line.parse_sweep(text) for text in _SWEEP.value], _RESTART.value)
+    planned = study.plan(config, sweep, [command_line.parse_sweep(text) for text in _SWEEP.value])
+    if not (workdir / "results.csv").exists():
+        threading.Thread(target=_import_ahead).start()
+    rows = study.execute(planned, workdir, _RESTART.value)
     if not processes.writes():
         return
     drawn = figures.draw(workdir)
