@@ -90,7 +90,7 @@ def densities(directory: plotting.Directory):
     pairs = [d for d in directory.panels("codes_mean", images=False) if (d.arrays["codes_std"] > 0).all()]
     if not pairs:
         return None
-    normal = [directory.value(drawn.setting, "model.prior", "normal") == "normal" for drawn in pairs]
+    normal = [directory.has_normal_prior(drawn.setting) for drawn in pairs]
     title = f"q(z | x) of {DENSITIES} test images (thin) and of all of them together (thick)"
     title += "; dashed: the prior" if any(normal) else ""
     figure, panels = plotting.grid(len(pairs), 3.4, title, columns=4 if len(pairs) > 6 else 3)
@@ -143,9 +143,9 @@ def samples(directory: plotting.Directory):
     """Decoder means of draws from the prior."""
     if not (pairs := directory.panels("samples")):
         return None
-    figure, panels = plotting.grid(len(pairs), 2.8, "Decoder means of 64 draws from the prior")
+    figure, panels = plotting.grid(len(pairs), 2.8, f"Decoder means of {pictures.SAMPLES} draws from the prior")
     for axes, drawn in zip(panels, pairs, strict=True):
-        plotting.show(axes, plotting.mosaic(drawn.arrays["samples"][:64], 8))
+        plotting.show(axes, plotting.mosaic(drawn.arrays["samples"][: pictures.SAMPLES], 8))
         axes.set_title(_held(directory, drawn), color=drawn.setting.color)
     return figure
 

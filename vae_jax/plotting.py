@@ -137,7 +137,11 @@ class Directory:
 
     def within_normal(self, drawn: Drawn) -> bool:
         """Whether N(0, I) is what the codes are pulled to."""
-        return self.held_to_prior(drawn) and self.value(drawn.setting, "model.prior", "normal") == "normal"
+        return self.held_to_prior(drawn) and self.has_normal_prior(drawn.setting)
+
+    def has_normal_prior(self, setting: Setting) -> bool:
+        """Whether p(z) is N(0, I)."""
+        return self.value(setting, "model.prior", "normal") == "normal"
 
     def _rank(self, setting: Setting) -> tuple:
         beta = self.value(setting, "objective.beta", 0) if setting.name in TRADE else 0
