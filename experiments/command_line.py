@@ -13,7 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 from absl import app, flags, logging
 
-from vae_jax import errors, grid, interrupts, progress
+from vae_jax.core import errors
+from vae_jax.study import grid
+from vae_jax.system import progress, signals
 
 
 def cores() -> int:
@@ -48,12 +50,12 @@ def run(main: Callable[[], None]) -> None:
 
     A mistake ends in one line and exit code 2; Ctrl-C and SIGTERM in the command that goes on, and 130 or 143.
     """
-    for number in interrupts.SIGNALS:
-        signal.signal(number, interrupts.stop)
+    for number in signals.SIGNALS:
+        signal.signal(number, signals.stop)
     try:
         # Exit codes 0 and 1 of --help pass through.
         app.run(lambda _: _guarded(main), flags_parser=_parse)
-    except interrupts.Stopped as stopped:
+    except signals.Stopped as stopped:
         saved = f", {stopped}" if str(stopped) else ""
         print(f"stopped by {signal.Signals(stopped.signal).name}{saved}; to go on: {_going_on()}", file=sys.stderr)
         sys.exit(128 + stopped.signal)

@@ -11,10 +11,11 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of a trained study.",
 
 
 def main() -> None:
-    from vae_jax import processes, study
+    from vae_jax.study import study
+    from vae_jax.system import multihost
 
     rows = study.evaluate(_WORKDIR.value)
-    if processes.writes():
+    if multihost.writes():
         print(study.summary(rows))
 
 

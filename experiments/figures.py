@@ -11,7 +11,7 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of an evaluated study
 
 
 def main() -> None:
-    from vae_jax import figures
+    from vae_jax.figures import draw as figures
 
     for path in figures.draw(_WORKDIR.value):
         print(path)

@@ -38,7 +38,8 @@ _DATA_DIR = flags.DEFINE_string("data_dir", "", "Where TFDS keeps its prepared s
 
 def compare(name: str, workdir: pathlib.Path, data_dir: str) -> list[str]:
     """Run the study configs/NAME.py in `workdir`, draw it, and set its rows beside what was published: a line for each."""
-    from vae_jax import figures, study
+    from vae_jax.figures import draw as figures
+    from vae_jax.study import study
 
     module = importlib.import_module(f"configs.{name}")
     config = module.get_config()

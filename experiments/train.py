@@ -41,7 +41,9 @@ def _import_ahead() -> None:
 
 
 def main() -> None:
-    from vae_jax import figures, processes, study
+    from vae_jax.figures import draw as figures
+    from vae_jax.study import study
+    from vae_jax.system import multihost
 
     config, sweep = command_line.load_config(_CONFIG.value, _OVERRIDE.value)
     workdir = pathlib.Path(_WORKDIR.value or f"runs/{pathlib.Path(_CONFIG.value).stem}")
@@ -49,7 +51,7 @@ def main() -> None:
     if not (workdir / "results.csv").exists():
         threading.Thread(target=_import_ahead).start()
     rows = study.execute(planned, workdir, _RESTART.value)
-    if not processes.writes():
+    if not multihost.writes():
         return
     drawn = figures.draw(workdir)
     print(study.summary(rows))

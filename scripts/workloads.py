@@ -19,8 +19,13 @@ import numpy as np
 from configs import base
 from scripts import timing
 from scripts.timing import Contestant, Timing
-from vae_jax import data, estimators, grid, keys, runs, training
-from vae_jax.model import VAE, ModelSpec
+from vae_jax.core import keys
+from vae_jax.data import dataset as data
+from vae_jax.evaluation import estimators
+from vae_jax.models.vae import VAE, ModelSpec
+from vae_jax.study import grid
+from vae_jax.system import runs
+from vae_jax.training import step as training
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import jax
 import pytest
+from support import with_settings
 
 # Before any computation: eight devices, of which tests take slices.
 jax.config.update("jax_num_cpu_devices", 8)
@@ -19,3 +20,16 @@ def pytest_collection_modifyitems(config, items):
         for item in items:
             if "stress" in item.keywords:
                 item.add_marker(skip)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_once(request):
+    """Compiling is what the tests cost: what one of them compiled, the next ones read, also in the next session."""
+    directory = str(request.config.cache.mkdir("compiled"))
+    yield from with_settings(jax_compilation_cache_dir=directory, jax_persistent_cache_min_compile_time_secs=0.1)
+
+
+@pytest.fixture
+def compiled_quickly():
+    """Where no bits are compared, half the compilation will do."""
+    yield from with_settings(jax_disable_most_optimizations=True)

@@ -189,11 +189,11 @@ def test_drawing_needs_no_jax():
     [
         ("runs", "from vae_jax import training", "training"),
         ("data", "import vae_jax.study as study", "study"),
-        ("networks", "def f():\n    from vae_jax.model import VAE", "model"),
+        ("networks", "def f():\n    from vae_jax.models.vae import VAE", "model"),
         ("priors", "from . import likelihoods", "likelihoods"),
         ("results", "from .checkpoints import save", "checkpoints"),
         ("evaluation", "if True:\n    from vae_jax import training", "training"),
-        ("errors", "from vae_jax.progress import say", "progress"),
+        ("errors", "from vae_jax.system.progress import say", "progress"),
         ("figures", "from vae_jax import progress", "progress"),
         ("plotting", "from vae_jax import figures", "figures"),
         ("image_figures", "from vae_jax import figures", "figures"),

@@ -7,41 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-
-ROOT = pathlib.Path(__file__).parents[1]
-
-# One process imports the library once; in a fork of it each command line runs as `python -m MAIN ARGUMENTS` would.
-FORKS = """
-import json, os, runpy, sys, tempfile
-import sklearn.datasets, tensorflow_datasets
-import vae_jax.figures, vae_jax.study
-import experiments.command_line
-
-def fork(main, arguments):
-    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
-        sys.stdout.flush()
-        child = os.fork()
-        if not child:
-            os.dup2(out.fileno(), 1)
-            os.dup2(err.fileno(), 2)
-            sys.argv = [main, *arguments]
-            code = 1
-            try:
-                runpy.run_module(main, run_name="__main__", alter_sys=True)
-            except SystemExit as end:
-                code = end.code or 0
-            except BaseException:
-                sys.excepthook(*sys.exc_info())
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)
-        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        out.seek(0)
-        err.seek(0)
-        return code, out.read(), err.read()
-
-print(json.dumps([fork(*command) for command in json.load(sys.stdin)]))
-"""
+from support import FORKS, ROOT
 
 VAE = "--config=configs/vae.py"
 NPZ = ("--config.data.name=npz", "--config.train.batch_size=8")
@@ -215,7 +181,8 @@ def files(tmp_path_factory):
 def begin(workdir: pathlib.Path) -> None:
     """A study with another beta, stopped before it did anything."""
     from configs import base
-    from vae_jax import fit, study
+    from vae_jax.study import study
+    from vae_jax.training import loop as fit
 
     config = base.get_config()
     config.objective.beta = 2.0

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from scripts import timing, workloads
-from vae_jax import networks
+from vae_jax.models import networks
 
 ROOT = pathlib.Path(__file__).parents[1]
 QUICK = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # half the time to compile

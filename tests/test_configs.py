@@ -7,9 +7,10 @@ import pathlib
 import jax
 import numpy as np
 import pytest
-from test_study import compiled_quickly  # noqa: F401
 
-from vae_jax import data, grid, study, training
+from vae_jax.data import dataset as data
+from vae_jax.study import grid, study
+from vae_jax.training import step as training
 
 ROOT = pathlib.Path(__file__).parents[1]
 NAMES = sorted(path.stem for path in (ROOT / "configs").glob("*.py") if path.stem != "__init__")

@@ -8,10 +8,12 @@ import subprocess
 import sys
 
 import pytest
-from test_study import assert_same_numbers, compiled_once, compiled_quickly, tiny, with_settings  # noqa: F401
+from support import assert_same_numbers, tiny, with_settings
 
 from experiments import command_line
-from vae_jax import processes, results, study
+from vae_jax.storage import results
+from vae_jax.study import study
+from vae_jax.system import multihost
 
 ROOT = pathlib.Path(__file__).parents[1]
 SWEEPS = (("seed", ("0", "1", "2")),)  # three runs for four devices
@@ -25,8 +27,9 @@ workdir, early, epochs = (sys.argv.pop(1) for _ in range(3))
 command_line._TIMEOUT = 30
 def main():
     import jax
-    from test_study import tiny
-    from vae_jax import errors, study
+    from support import tiny
+    from vae_jax.core import errors
+    from vae_jax.study import study
     exec(early)
     study.run(tiny(train__epochs=eval(epochs)), workdir, None, (("seed", ("0", "1", "2")),))
 command_line.run(main)
@@ -34,9 +37,9 @@ command_line.run(main)
 
 # Process 1 finds that it cannot do what process 0 is about to do with it.
 FAIL = """
-from vae_jax import fit
+from vae_jax.training import loop as fit
 def fail(*_):
-    from vae_jax import errors
+    from vae_jax.core import errors
     raise errors.UserError("no more")
 if jax.process_index() == 1:
     fit.check = fail
@@ -160,7 +163,7 @@ def test_a_plain_machine_waits_for_nobody(environment, announced):
 
 
 def test_a_single_process_agrees_with_itself():
-    assert processes.writes()
-    assert processes.least(7) == 7
-    processes.agree("anything", "config")
-    processes.wait("nothing")
+    assert multihost.writes()
+    assert multihost.least(7) == 7
+    multihost.agree("anything", "config")
+    multihost.wait("nothing")

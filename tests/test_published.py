@@ -8,11 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_study import compiled_once, tiny  # noqa: F401
+from support import tiny
 
 from experiments import published
-from vae_jax import data, figures, grid, likelihoods, study
-from vae_jax.model import VAE, ModelSpec
+from vae_jax.data import dataset as data
+from vae_jax.figures import draw as figures
+from vae_jax.models import likelihoods
+from vae_jax.models.vae import VAE, ModelSpec
+from vae_jax.study import grid, study
 
 
 @pytest.mark.parametrize("name", published.PUBLISHED)

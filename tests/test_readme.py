@@ -9,10 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
-from test_study import compiled_once, tiny  # noqa: F401
+from support import tiny
 
 from configs import ablations
-from vae_jax import grid, likelihoods, networks, objectives, priors, results, study
+from vae_jax.models import likelihoods, networks, priors
+from vae_jax.storage import results
+from vae_jax.study import grid, study
+from vae_jax.training import objectives
 
 ROOT = pathlib.Path(__file__).parents[1]
 README = ROOT / "README.md"

@@ -12,27 +12,15 @@ import time
 
 import numpy as np
 import pytest
-from processes import ROOT, Forks, wait_for
+from support import ROOT, SMALL, Forks, wait_for
 
 from experiments import command_line
-from vae_jax import errors, figures, interrupts, results, study
+from vae_jax.core import errors
+from vae_jax.figures import draw as figures
+from vae_jax.storage import results
+from vae_jax.study import study
+from vae_jax.system import signals
 
-VECTORS = "tests/data/vectors.npz"
-SMALL = {
-    "data.name": "npz",
-    "data.path": VECTORS,
-    "model.latents": 3,
-    "model.hidden": "(4,)",
-    "model.likelihood": "gaussian",
-    "train.epochs": 24,
-    "train.chunk_epochs": 1,
-    "train.checkpoint_every": 1,
-    "train.batch_size": 16,
-    "eval.samples": 2,
-    "eval.batch_size": 16,
-    "eval.decoded": 20,
-    "eval.aggregate_samples": 4,
-}
 SEEDS = "--sweep=seed=0,1"
 
 
@@ -144,13 +132,13 @@ def test_the_command_that_goes_on_does_not_start_over(monkeypatch, word):
 
 
 def test_the_second_signal_stops_at_once(capfd):
-    before = [signal.getsignal(number) for number in interrupts.SIGNALS]
-    with pytest.raises(interrupts.Stopped) as caught, interrupts.held() as received:
+    before = [signal.getsignal(number) for number in signals.SIGNALS]
+    with pytest.raises(signals.Stopped) as caught, signals.held() as received:
         os.kill(os.getpid(), signal.SIGTERM)
         assert received == [signal.SIGTERM]
         os.kill(os.getpid(), signal.SIGINT)
     assert caught.value.signal == signal.SIGINT
-    assert [signal.getsignal(number) for number in interrupts.SIGNALS] == before
+    assert [signal.getsignal(number) for number in signals.SIGNALS] == before
     assert capfd.readouterr().err == "stopping with a checkpoint at the end of this chunk; again: stop at once\n"
 
 

@@ -9,10 +9,10 @@ import subprocess
 import sys
 
 import pytest
-from test_bad_input import FORKS
+from support import FORKS
 
 from experiments import command_line
-from vae_jax import results
+from vae_jax.storage import results
 
 ROOT = pathlib.Path(__file__).parents[1]
 SMALL = {

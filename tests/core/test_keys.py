@@ -1,0 +1,196 @@
+"""Every key comes from a seed, a named stream and a counter, and no two draws of a run share one."""
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+import numpy as np
+import pytest
+from jax import random
+
+from vae_jax.core import keys
+from vae_jax.data import dataset as data
+from vae_jax.evaluation import evaluate as evaluation
+from vae_jax.models.vae import ModelSpec
+from vae_jax.system import runs
+from vae_jax.training import objectives
+from vae_jax.training import step as training
+
+SAMPLERS = ("normal", "uniform", "bernoulli", "permutation", "truncated_normal", "randint", "bits", "choice", "categorical")
+SEED, DATA_SEED = 3, 11
+TRAIN, VALID, TEST, BATCH, EPOCHS = 9, 3, 5, 4, 2
+# Per image two draws; or also every estimator there is.
+SMALL = evaluation.EvalSpec(
+    samples=2,
+    batch_size=BATCH,
+    decoded=4,
+    importance_samples=0,
+    importance_splits=(),
+    aggregate_samples=0,
+    ais_temperatures=0,
+    ais_chains=0,
+    ais_images=0,
+    gradient_samples=0,
+    calibration_samples=0,
+)
+WHOLE = dataclasses.replace(
+    SMALL,
+    importance_samples=3,
+    importance_splits=("test", "train"),
+    aggregate_samples=7,
+    ais_temperatures=5,
+    ais_chains=2,
+    ais_images=3,
+    gradient_samples=3,
+)
+
+
+def as_tuple(key) -> tuple[int, ...]:
+    return tuple(np.asarray(random.key_data(key)).ravel().tolist())
+
+
+@pytest.mark.parametrize("names", [keys.Stream, keys.DataStream])
+def test_streams_differ(names):
+    heads = {as_tuple(keys.stream(seed, name)) for seed in range(4) for name in names}
+    assert len(heads) == 4 * len(names)
+
+
+def test_counters_differ():
+    head = keys.stream(0, keys.Stream.NOISE)
+    below = {as_tuple(keys.at(head, counter)) for counter in range(64)}
+    assert len(below | {as_tuple(head)}) == 65
+
+
+def test_same_seed_same_key_also_when_traced():
+    direct = keys.at(keys.stream(5, keys.Stream.ORDER), 2)
+    traced = jax.jit(lambda seed, counter: keys.at(keys.stream(seed, keys.Stream.ORDER), counter))(np.int32(5), np.int32(2))
+    assert as_tuple(direct) == as_tuple(traced)
+    assert jax.dtypes.issubdtype(direct.dtype, jax.dtypes.prng_key)
+
+
+def test_numbers_are_never_changed():
+    # They are part of every published result.
+    assert [name.value for name in keys.Stream] == list(range(len(keys.Stream)))
+    expected = ["INIT", "ORDER", "NOISE", "BITS", "VALID", "EVALUATION"]
+    assert [name.name for name in keys.Stream][: len(expected)] == expected
+
+
+class Recorder:
+    """Keeps the keys that samplers get, also inside compiled loops; of Linen, the key that parameters are made from."""
+
+    def __init__(self, patch: pytest.MonkeyPatch):
+        self.found: list[tuple[int, ...]] = []
+        for name in SAMPLERS:
+            patch.setattr(random, name, self.recording(getattr(random, name)))
+        apply = nn.Module.apply
+
+        def recording_apply(module, variables, *args, rngs=None, **kwargs):
+            for key in (rngs or {}).values():
+                self.record(key)
+            return apply(module, variables, *args, rngs=rngs, **kwargs)
+
+        patch.setattr(nn.Module, "apply", recording_apply)
+
+    def record(self, key) -> None:
+        jax.debug.callback(lambda raw: self.found.append(tuple(raw.ravel().tolist())), random.key_data(key))
+
+    def recording(self, sampler):
+        def wrapper(key, *args, **kwargs):
+            self.record(key)
+            return sampler(key, *args, **kwargs)
+
+        return wrapper
+
+    def taken(self) -> list[tuple[int, ...]]:
+        """What was found since the last time."""
+        jax.effects_barrier()
+        found, self.found = self.found, []
+        return found
+
+
+def tiny_dataset(width: int) -> data.Dataset:
+    generator = np.random.default_rng(0)
+    sizes = {"train": TRAIN, "valid": VALID, "test": TEST}
+    splits = {name: data.Split(generator.integers(0, 256, (n, width), np.uint8)) for name, n in sizes.items()}
+    return data.Dataset(splits, data.ImageSpec((width,), 255, dynamic=True), DATA_SEED)
+
+
+def tiny_spec(images: data.ImageSpec) -> training.RunSpec:
+    model = ModelSpec(
+        shape=images.shape,
+        latents=2,
+        encoder="mlp",
+        decoder="mlp",
+        hidden=(),
+        activation="relu",
+        likelihood="bernoulli",
+        sigma="",
+        prior="normal",
+        normalize="none",
+    )
+    return training.RunSpec(
+        model=model,
+        images=images,
+        train_size=TRAIN,
+        importance_samples=1,
+        batch_size=BATCH,
+        epochs=EPOCHS,
+        schedule="constant",
+        b1=0.9,
+        b2=0.999,
+        eps=1e-8,
+    )
+
+
+# Images of another width each, because a program that is compiled already would be recorded by the first recorder.
+@pytest.fixture(
+    scope="module", params=[(SMALL, 6), pytest.param((WHOLE, 7), marks=pytest.mark.stress)], ids=["small", "whole"]
+)
+def used(request):
+    """The keys of the draws of one run, by what they were for."""
+    plan, width = request.param
+    dataset = tiny_dataset(width)
+    spec = tiny_spec(dataset.spec)
+    weights = objectives.Weights(*np.ones((3, 1), np.float32))
+    sigma, seed = np.ones(1, np.float32), np.array([SEED], np.int32)
+    hyperparams = training.Hyperparams(seed, np.full(1, 1e-3, np.float32), sigma, weights)
+    mesh, program, found = runs.mesh(1), training.make_program(spec), {}
+    with pytest.MonkeyPatch.context() as patch:
+        recorder = Recorder(patch)
+        splits = {"train": dataset.splits["train"].pixels, "valid": dataset.images("valid")}
+        found["bits"] = recorder.taken()
+        state = runs.over_runs(program.init, mesh)(hyperparams, {})
+        found["init"] = recorder.taken()
+        advance = runs.over_runs(program.advance, mesh, mapped=2)
+        for _ in range(EPOCHS):
+            state, _ = advance(state, hyperparams, splits, np.int32(1))
+        found["training"] = recorder.taken()
+        list(evaluation.evaluate(spec.model, plan, jax.device_get(state.variables), sigma, weights, seed, dataset))
+        found["evaluation"] = recorder.taken()
+    return found
+
+
+def test_no_key_is_used_twice(used):
+    steps = EPOCHS * (TRAIN // BATCH)
+    assert {name: len(found) for name, found in used.items() if name != "evaluation"} == {
+        "bits": 1,  # of the validation split
+        "init": 1,  # below which Linen folds in the path of each parameter
+        "training": EPOCHS + 2 * steps + EPOCHS,  # orders; noise and bits of each step; validations
+    }
+    # Bits of train and test, then for each batch each draw, and the prior's samples: with more estimators, more.
+    batches = -(-TRAIN // BATCH) + -(-TEST // BATCH)
+    assert len(used["evaluation"]) >= 2 + batches * SMALL.samples + 1
+    together = [key for found in used.values() for key in found]
+    assert len(set(together)) == len(together)
+
+
+def test_no_key_is_both_drawn_from_and_folded(used):
+    heads = {as_tuple(keys.stream(SEED, name)): name for name in keys.Stream}
+    assert [heads[key] for found in used.values() for key in found if key in heads] == [keys.Stream.INIT]
+
+
+def test_a_run_and_its_data_set_share_no_key():
+    def heads(names):
+        return {tuple(jax.random.key_data(keys.stream(0, name)).tolist()) for name in names}
+
+    assert not heads(keys.Stream) & heads(keys.DataStream)

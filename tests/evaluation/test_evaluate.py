@@ -1,0 +1,519 @@
+"""Every figure of a row against a known answer: a linear Gaussian model has them all in closed form."""
+
+import dataclasses
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.linalg
+import scipy.stats
+from jax import random
+from support import tiny, with_settings
+
+from vae_jax.core import errors
+from vae_jax.data import dataset as data
+from vae_jax.evaluation import closed_form, columns
+from vae_jax.evaluation import evaluate as evaluation
+from vae_jax.evaluation import queries as pictures
+from vae_jax.models.vae import VAE
+from vae_jax.study import grid
+from vae_jax.system import runs
+from vae_jax.training import objectives
+
+pytestmark = pytest.mark.usefixtures("compiled_quickly_here")
+SIGMA = 0.5
+PIXELS, LATENTS = 5, 3
+SEEDS = 20
+# One block of runs and a part of the next: a point, half the noise, then the whole of it with many seeds.
+NOISE = (0.0, 0.5, *[1.0] * SEEDS)
+AE, HALF, VAES = 0, 1, range(2, 2 + SEEDS)
+
+
+@pytest.fixture(scope="module")
+def compiled_quickly_here():
+    yield from with_settings(jax_disable_most_optimizations=True)
+
+
+@functools.cache
+def dataset() -> data.Dataset:
+    """Vectors far from zero, so that a padding row would be seen in any mean."""
+    generator = np.random.default_rng(0)
+    sizes = {"train": 91, "test": 53}
+    splits = {
+        name: data.Split(generator.normal(2.0, 1.0, (size, PIXELS)).astype(np.float32), np.arange(size) % 4)
+        for name, size in sizes.items()
+    }
+    return data.Dataset(splits, data.ImageSpec((PIXELS,), 1, False), 0)
+
+
+@functools.cache
+def planned(batch_size: int):
+    """The network and what is drawn, from a config."""
+    linear = {"model__encoder": "linear", "model__decoder": "linear", "model__latents": LATENTS, "model__normalize": "none"}
+    likelihood = {"model__likelihood": "gaussian", "model__sigma": str(SIGMA), "train__batch_size": 16}
+    config = tiny(**linear, **likelihood, eval__samples=8, eval__batch_size=batch_size, eval__decoded=500)
+    (run,) = grid.expand(config.to_dict())
+    return grid.specify(run, dataset())[0].model, evaluation.EvalSpec(**run.group("eval"))
+
+
+@functools.cache
+def variables() -> dict:
+    """Random parameters; the last latent hardly knows the image."""
+    model, _ = planned(20)
+    params = VAE(model).init(random.key(1), jnp.zeros((1, PIXELS)))["params"]
+    kernel = np.array(params["encoder"]["Dense_0"]["kernel"])
+    kernel[:, -1] *= 1e-3
+    params["encoder"]["Dense_0"]["kernel"] = kernel
+    params["decoder"]["Dense_0"]["bias"] = np.linspace(-1, 1, PIXELS, dtype=np.float32)
+    return {"params": params}
+
+
+def every(value) -> np.ndarray:
+    """The same leaf for every run."""
+    return np.broadcast_to(value, (len(NOISE), *np.shape(value)))
+
+
+@functools.cache
+def evaluated(batch_size: int = 20, count: int = len(NOISE)) -> list[tuple[dict, dict]]:
+    """(row, arrays) of the first `count` runs."""
+    return evaluated_by(planned(batch_size)[1], dataset(), slice(count))
+
+
+def evaluated_by(spec: evaluation.EvalSpec, of: data.Dataset, which: slice) -> list[tuple[dict, dict]]:
+    """(row, arrays) of some of the runs."""
+    noise = np.float32(NOISE)
+    weights = objectives.Weights(noise_scale=noise, distortion_weight=np.ones_like(noise), beta=noise)
+    seeds = np.int32([0, 0, *range(SEEDS)])
+    leaves = (jax.tree.map(every, variables()), every(np.float32(SIGMA)), weights, seeds)
+    mine = jax.tree.map(lambda leaf: leaf[which], leaves)
+    return list(evaluation.evaluate(planned(20)[0], spec, *mine, of))
+
+
+def rows() -> list[dict]:
+    return [row for row, _ in evaluated()]
+
+
+@dataclasses.dataclass(frozen=True)
+class Exact:
+    """What is known of one split at one noise scale, in float64."""
+
+    distortion: float
+    rate: float
+    mse: float
+
+
+def decoder() -> tuple[np.ndarray, np.ndarray]:
+    """W [latents, pixels] and b of the decoder."""
+    bound = VAE(planned(20)[0]).bind(variables())
+    origin, *units = np.asarray(bound.decode(jnp.eye(LATENTS + 1, LATENTS, -1), SIGMA).mean, float)
+    return np.array(units) - origin, origin
+
+
+def encoded(split: str):
+    return VAE(planned(20)[0]).bind(variables()).encode(jnp.asarray(dataset().images(split)))
+
+
+@functools.cache
+def exact(split: str, noise_scale: float) -> Exact:
+    """E|x - W z - b|^2 = |x - W mean - b|^2 + sum_i |W_i|^2 var_i, and the KL of two Gaussians."""
+    x = dataset().images(split).astype(float)
+    posterior = encoded(split)
+    mean, variance = np.asarray(posterior.mean, float), noise_scale**2 * np.exp(np.asarray(posterior.log_var, float))
+    kernel, bias = decoder()
+    squares = np.square(x - mean @ kernel - bias).sum(axis=1)
+    spread = variance @ np.square(kernel).sum(axis=1)
+    distortion = (squares + spread) / (2 * SIGMA**2) + PIXELS / 2 * math.log(2 * math.pi * SIGMA**2)
+    rate = 0.5 * (mean**2 + variance - 1 - np.log(variance)).sum(axis=1) if noise_scale else np.array(np.inf)
+    return Exact(distortion.mean(), rate.mean(), squares.mean() / PIXELS)
+
+
+# Columns
+
+
+@pytest.mark.parametrize("prefix", ["", "train_"])
+def test_distortion_and_its_error_match_the_closed_form(prefix):
+    """The z-scores of many seeds are standard normal: unbiased, and the stated error is the real one."""
+    known = exact("train" if prefix else "test", 1.0).distortion
+    scores = [(rows()[run][f"{prefix}distortion"] - known) / rows()[run][f"{prefix}distortion_se"] for run in VAES]
+    low, high = scipy.stats.chi2(SEEDS).ppf([1e-4, 1 - 1e-4])
+    assert low < np.sum(np.square(scores)) < high
+    assert abs(np.mean(scores)) < 4 / math.sqrt(SEEDS)
+
+
+def test_half_the_noise_is_drawn_and_reported():
+    known, row = exact("test", 0.5), rows()[HALF]
+    assert abs(row["distortion"] - known.distortion) < 4 * row["distortion_se"]
+    assert abs(row["distortion"] - exact("test", 1.0).distortion) > 10 * row["distortion_se"]
+    assert row["rate"] == pytest.approx(known.rate, rel=1e-5)
+    assert row["train_rate"] == pytest.approx(exact("train", 0.5).rate, rel=1e-5)
+    assert row["mean_std"] == pytest.approx(rows()[VAES[0]]["mean_std"] / 2, rel=1e-6)
+
+
+def test_the_rate_is_the_closed_form_for_every_seed():
+    for split, prefix in (("test", ""), ("train", "train_")):
+        assert {rows()[run][f"{prefix}rate"] for run in VAES} == {rows()[VAES[0]][f"{prefix}rate"]}
+        assert rows()[VAES[0]][f"{prefix}rate"] == pytest.approx(exact(split, 1.0).rate, rel=1e-5)
+
+
+def test_the_elbo_is_what_it_is_called():
+    for row in rows():
+        for prefix in ("", "train_"):
+            assert row[f"{prefix}elbo"] == -(row[f"{prefix}distortion"] + row[f"{prefix}rate"])
+    assert rows()[HALF]["elbo_se"] == rows()[HALF]["distortion_se"] > 0
+
+
+def test_a_point_for_a_code_has_infinite_rate_and_an_exact_distortion():
+    row, known = rows()[AE], exact("test", 0.0)
+    assert (row["rate"], row["elbo"], row["mean_std"]) == (math.inf, -math.inf, 0)
+    assert (row["train_rate"], row["train_elbo"]) == (math.inf, -math.inf)
+    assert row["distortion"] == pytest.approx(known.distortion, rel=1e-6)
+    assert row["distortion_se"] == 0
+    assert row["elbo_se"] is None
+
+
+def test_mse_is_at_the_mean_code_whatever_the_noise():
+    for row in rows():
+        assert row["mse"] == pytest.approx(exact("test", 1.0).mse, rel=1e-6)
+        assert row["train_mse"] == pytest.approx(exact("train", 1.0).mse, rel=1e-6)
+
+
+def test_a_latent_that_does_not_vary_is_not_active():
+    assert {row["active_units"] for row in rows()} == {LATENTS - 1}
+
+
+@pytest.mark.parametrize("batch_size", [7, 500])
+def test_padding_is_never_counted(batch_size):
+    """8 or 1 batches instead of 3, for 53 images: only what is drawn may differ."""
+    for (row, arrays), (other, others) in zip(evaluated(batch_size, 3), evaluated()[:3], strict=True):
+        for name in ("rate", "mse", "mean_std", "train_rate", "train_mse"):
+            assert row[name] == pytest.approx(other[name], rel=1e-6)
+        for name in ("active_units", "knn_accuracy"):
+            assert row[name] == other[name]
+        assert arrays["codes_mean"].shape == (53, LATENTS)
+        np.testing.assert_allclose(arrays["codes_mean"], others["codes_mean"], rtol=1e-5, atol=1e-6)
+    (ae, _), (vae, _) = evaluated(batch_size, 3)[:2]
+    assert ae["distortion"] == pytest.approx(exact("test", 0.0).distortion, rel=1e-6)
+    assert abs(vae["distortion"] - exact("test", 0.5).distortion) < 4 * vae["distortion_se"]
+
+
+def test_draws_come_from_the_seed():
+    assert len({rows()[run]["distortion"] for run in VAES}) == SEEDS
+
+
+def test_samples_of_the_prior_are_decoded():
+    """frechet_prior against the distance of N(b, W^T W), from which decoder means of the prior come, to the images."""
+    kernel, bias = decoder()
+    x = dataset().images("test").astype(float)
+    covariance, product = np.cov(x, rowvar=False, bias=True), kernel.T @ kernel
+    cross = scipy.linalg.sqrtm(product @ covariance).real
+    known = np.square(bias - x.mean(axis=0)).sum() + np.trace(product + covariance - 2 * cross)
+    found = [rows()[run]["frechet_prior"] for run in VAES]
+    assert abs(np.mean(found) - known) < np.std(found)  # the mean of 20 within the spread of one
+    assert np.std(found) < 0.1 * known
+
+
+def test_arrays_hold_the_codes():
+    posterior = encoded("test")
+    for run in (AE, HALF, VAES[-1]):
+        _, arrays = evaluated()[run]
+        np.testing.assert_allclose(arrays["codes_mean"], posterior.mean, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(arrays["codes_std"], NOISE[run] * np.asarray(posterior.std), rtol=1e-6)
+        np.testing.assert_array_equal(arrays["labels"], dataset().splits["test"].labels)
+        np.testing.assert_array_equal(arrays["images"], dataset().images("test")[: len(arrays["images"])])
+        assert arrays["held_to_prior"] == (NOISE[run] > 0)  # beta, see evaluated()
+        covariance = np.cov(dataset().images("train").astype(float), rowvar=False, bias=True)
+        np.testing.assert_allclose(arrays["spectrum"], np.linalg.eigvalsh(covariance)[::-1])
+
+
+def test_a_valid_split_is_evaluated_where_it_is_asked_for():
+    """Its columns are those of the same images as the test split, but for the draws; the others do not move."""
+    splits = dataset().splits
+    more = dataclasses.replace(dataset(), splits=splits | {"valid": splits["test"]})
+    spec = dataclasses.replace(planned(20)[1], valid=True, importance_samples=3, importance_splits=("valid",))
+    ((row, _),) = evaluated_by(spec, more, slice(2, 3))
+    assert row["valid_rate"] == pytest.approx(row["rate"], rel=1e-6)
+    assert row["valid_mse"] == pytest.approx(row["mse"], rel=1e-6)
+    assert row["valid_distortion"] != row["distortion"]
+    assert abs(row["valid_distortion"] - row["distortion"]) < 5 * 2 * row["distortion_se"]
+    assert row["valid_importance_bound"] > row["valid_elbo"]
+    alone = rows()[2]
+    assert {name: row[name] for name in alone} == pytest.approx(alone, rel=1e-6)
+
+
+def test_without_decoded_means_there_is_no_frechet_distance():
+    ((row, arrays),) = evaluated_by(dataclasses.replace(planned(20)[1], decoded=0), dataset(), slice(2, 3))
+    assert set(rows()[2]) - set(row) == {"frechet_prior", "frechet_midpoint"}
+    assert len(arrays["samples"]) == pictures.SAMPLES
+
+
+def test_runs_take_turns_where_memory_is_short(monkeypatch):
+    """Half as many together where a device has no more; the rows are the same."""
+    real, sizes = runs.over_runs, []
+
+    def exhausted(function, mesh, **options):
+        def call(*args):
+            sizes.append(len(args[0][-1]))
+            if sizes[-1] > 2:
+                raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory.")
+            return real(function, mesh, **options)(*args)
+
+        return call
+
+    monkeypatch.setattr(runs, "over_runs", exhausted)
+    monkeypatch.setattr(evaluation, "BLOCK", 5)
+    found = [row for row, _ in evaluated_by(planned(20)[1], dataset(), slice(0, 5))]
+    assert list(dict.fromkeys(sizes)) == [5, 3, 2]
+    assert found == rows()[:5]
+    assert evaluation._together(*planned(20), {"train": np.zeros((10**9, 1), bool)}, 5) == 1
+
+
+def test_no_memory_for_one_run_is_told(monkeypatch):
+    def exhausted(*_, **__):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory.")
+
+    monkeypatch.setattr(runs, "over_runs", lambda *_, **__: exhausted)
+    with pytest.raises(errors.UserError, match="out of memory while 1 runs are evaluated"):
+        evaluated_by(planned(20)[1], dataset(), slice(0, 1))
+
+
+# What is estimated beside: the linear model at its optimum, through the whole evaluation
+
+
+@functools.cache
+def optimum():
+    return closed_form.linear_vae(dataset().images("train").astype(float), LATENTS)
+
+
+@functools.cache
+def estimated(samples: int = 40, tilt: float = 0.0) -> dict:
+    """The row of the exact optimum with sigma fixed to its own; `tilt` turns its first direction towards the last."""
+    exact, (model, spec) = optimum(), planned(20)
+    drawn = dict.fromkeys(("samples", "importance_samples", "aggregate_samples", "gradient_samples"), samples)
+    annealing = {"ais_temperatures": 20, "ais_chains": 2, "ais_images": samples} if samples > 1 else {}
+    if tilt == 0:
+        spec = dataclasses.replace(spec, importance_splits=("train", "test"), **drawn, **annealing)
+    directions = np.linalg.svd(exact.weights)[0]
+    weights = exact.weights.copy()
+    length = np.linalg.norm(weights[:, 0])
+    weights[:, 0] = length * (math.cos(tilt) * weights[:, 0] / length + math.sin(tilt) * directions[:, -1])
+    encoder = {
+        "Dense_0": {"kernel": exact.gain.T, "bias": -exact.gain @ exact.mean},
+        "log_var": np.log(exact.variances) / 10,
+    }
+    params = {"encoder": encoder, "decoder": {"Dense_0": {"kernel": weights.T, "bias": exact.mean}}}
+    leaves = (
+        {"params": jax.tree.map(np.float32, params)},
+        np.float32(math.sqrt(exact.sigma2)),
+        objectives.Weights(np.float32(1), np.float32(2), np.float32(3)),
+        np.int32(7),
+    )
+    ((row, _),) = evaluation.evaluate(model, spec, *jax.tree.map(lambda leaf: np.asarray(leaf)[None], leaves), dataset())
+    return row
+
+
+def test_columns_of_scale():
+    row = estimated()
+    assert row["effective_beta"] == 1.5
+    assert row["sigma"] == pytest.approx(math.sqrt(optimum().sigma2), rel=1e-6)
+    assert row["theta"] == pytest.approx(1.5 * optimum().sigma2, rel=1e-6)
+
+
+def test_importance_bound_columns():
+    row = estimated()
+    for prefix, split in (("", "test"), ("train_", "train")):
+        exact = optimum().log_prob(dataset().images(split).astype(float)).mean()
+        # At the exact posterior every draw is log p(x).
+        assert row[f"{prefix}importance_bound"] == pytest.approx(exact, abs=1e-4)
+        assert 0 <= row[f"{prefix}importance_bound_se"] < 1e-4
+        assert abs(row[f"{prefix}elbo"] - exact) < 5 * row[f"{prefix}elbo_se"]
+
+
+def test_columns_of_the_rate_add_up():
+    row = estimated()
+    parts = row["mutual_information"] + row["total_correlation"] + row["dimension_wise_kl"]
+    assert parts == pytest.approx(row["sampled_rate"], rel=1e-5)
+    assert abs(row["sampled_rate"] - row["rate"]) < 5 * row["sampled_rate_se"]
+    assert row["mutual_information"] <= math.log(row["aggregate_images"]) == math.log(53)
+
+
+def test_latents_that_the_prior_does_not_take_apart_have_no_kl_each():
+    model, spec = planned(20)
+    model, spec = dataclasses.replace(model, prior="mixture"), dataclasses.replace(spec, aggregate_samples=53)
+    params = VAE(model).init(random.key(1), jnp.zeros((1, PIXELS)))["params"]
+    weights = objectives.Weights(*np.ones((3, 1), np.float32))
+    leaves = (
+        jax.tree.map(lambda leaf: np.asarray(leaf)[None], {"params": params}),
+        np.float32([SIGMA]),
+        weights,
+        np.int32([0]),
+    )
+    ((row, _),) = evaluation.evaluate(model, spec, *leaves, dataset())
+    assert "dimension_wise_kl" not in row
+    assert row["mutual_information"] + row["aggregate_kl"] == pytest.approx(row["sampled_rate"], rel=1e-5)
+
+
+def test_columns_of_annealing():
+    row = estimated()
+    assert row["bdmc_gap"] == pytest.approx(row["bdmc_upper"] - row["bdmc_lower"], rel=1e-5)
+    assert row["bdmc_gap"] > -4 * row["bdmc_gap_se"]
+    assert (
+        row["ais_bound"] < optimum().log_prob(dataset().images("test")[:40].astype(float)).mean() + 4 * row["ais_bound_se"]
+    )
+    assert 1 <= row["ais_effective_samples"] <= 2 + 1e-5
+    assert 0 < row["gradient_variance_reparameterized"] < row["gradient_variance_score"]
+
+
+def test_deviations_are_nothing_at_the_optimum_and_something_elsewhere():
+    """E[mean] = 0 and E[mean^2 + std^2] = 1 per latent on the training split."""
+    row = estimated()
+    assert row["train_mean_deviation"] < 1e-5
+    assert row["train_moment_deviation"] < 1e-5
+    posterior = encoded("train")
+    mean, variance = np.asarray(posterior.mean, float), np.exp(np.asarray(posterior.log_var, float))
+    elsewhere = rows()[VAES[0]]
+    assert elsewhere["train_mean_deviation"] == pytest.approx(np.abs(mean.mean(axis=0)).max(), rel=1e-5)
+    second = (mean**2 + variance).mean(axis=0)
+    assert elsewhere["train_moment_deviation"] == pytest.approx(np.abs(second - 1).max(), rel=1e-5)
+
+
+def test_subspace_distance_is_the_sine_of_the_largest_angle():
+    assert estimated()["subspace_distance"] < 1e-3  # the square root of float32's rounding
+    assert estimated(tilt=0.3)["subspace_distance"] == pytest.approx(math.sin(0.3), rel=1e-4)
+
+
+def test_one_draw_has_no_standard_error():
+    row = estimated(samples=1)
+    drawn = ("distortion", "elbo", "train_distortion", "train_elbo", "importance_bound", "train_importance_bound")
+    for name in (*drawn, "sampled_rate"):
+        assert row[f"{name}_se"] is None
+        assert math.isfinite(row[name])
+    assert row["gradient_variance_score"] is row["gradient_variance_reparameterized"] is None
+    assert all(value is not None for name, value in row.items() if not name.endswith("_se") and "gradient" not in name)
+
+
+# Nearest neighbours
+
+
+def test_knn_of_separate_classes_is_perfect_and_of_mixed_labels_is_not():
+    generator = np.random.default_rng(0)
+    labels = np.arange(60) % 3
+    codes = 10 * np.eye(3)[labels] + generator.normal(size=(60, 3))
+    assert columns.knn_accuracy(codes[:40], labels[:40], codes[40:], labels[40:]) == 1.0
+    assert columns.knn_accuracy(codes[:40], labels[:40], codes[40:], (labels[40:] + 1) % 3) == 0.0
+
+
+def test_five_neighbours_vote():
+    """Around 0: two of class 0 are nearest, then three of class 1; the next of class 0 are too far to count."""
+    train = np.array([0.1, -0.2, 0.3, -0.4, 0.5, 0.6, -0.7])[:, None]
+    labels = np.array([0, 0, 1, 1, 1, 0, 0])
+    assert columns.knn_accuracy(train, labels, np.zeros((1, 1)), np.array([1])) == 1.0
+
+
+def test_of_equal_votes_the_smaller_label_wins():
+    train, labels = np.array([0.1, -0.1, 0.2, -0.2])[:, None], np.array([7, 3, 3, 7])
+    assert columns.knn_accuracy(train, labels, np.zeros((1, 1)), np.array([3])) == 1.0
+
+
+# Frechet distance
+
+
+def frechet(a: np.ndarray, b: np.ndarray) -> float:
+    return columns.frechet_distance(columns.moments(a), columns.moments(b))
+
+
+def reference(a: np.ndarray, b: np.ndarray) -> float:
+    a, b = a.reshape(len(a), -1), b.reshape(len(b), -1)
+    covariances = [np.cov(x, rowvar=False, bias=True) for x in (a, b)]
+    root = scipy.linalg.sqrtm(covariances[0] @ covariances[1]).real
+    return np.square(a.mean(axis=0) - b.mean(axis=0)).sum() + np.trace(covariances[0] + covariances[1] - 2 * root)
+
+
+def clouds(count=300, shape=(3, 2, 1)):
+    generator = np.random.default_rng(3)
+    a = generator.normal(size=(count, *shape))
+    b = 1 + a[::-1] * generator.uniform(0.5, 2, shape) + generator.normal(size=(count, 1, 1, 1))
+    return a, b
+
+
+def test_frechet_matches_scipy_and_is_symmetric():
+    a, b = clouds()
+    assert frechet(a, b) == pytest.approx(reference(a, b), rel=1e-9)
+    assert frechet(b, a) == pytest.approx(frechet(a, b), rel=1e-9)
+
+
+def test_frechet_of_gaussians_in_one_dimension():
+    a = np.array([-1.0, 1.0])[:, None]  # mean 0, std 1
+    assert frechet(a, 3 + 2 * a) == pytest.approx(3**2 + (2 - 1) ** 2)
+
+
+def test_frechet_of_a_shift_is_its_square():
+    a, _ = clouds()
+    shift = np.linspace(0, 1, 6).reshape(3, 2, 1)
+    assert frechet(a, a) == pytest.approx(0, abs=1e-9)
+    assert frechet(a, a + shift) == pytest.approx(np.square(shift).sum(), rel=1e-9)
+
+
+def test_frechet_of_a_scaling():
+    a, _ = clouds()
+    trace = np.square(a - a.mean(axis=0)).sum(axis=(1, 2, 3)).mean()
+    expected = 0.25 * trace + 0.25 * np.square(a.mean(axis=0)).sum()
+    assert frechet(a, 1.5 * a) == pytest.approx(expected, rel=1e-9)
+
+
+def test_frechet_of_fewer_images_than_pixels():
+    """Singular covariances, and pixels that never change."""
+    a, b = clouds(count=4)
+    a[:, 0] = 0
+    assert frechet(a, a) == pytest.approx(0, abs=1e-6)
+    flat = [x.reshape(4, -1) for x in (a, b)]
+    centred = [x - x.mean(axis=0) for x in flat]
+    # tr (S_a S_b)^(1/2) is the sum of the singular values of the centred data's product.
+    cross = np.linalg.norm(centred[0] @ centred[1].T, "nuc") / 4
+    spread = sum(np.square(x).sum() / 4 for x in centred) - 2 * cross
+    expected = np.square(flat[0].mean(axis=0) - flat[1].mean(axis=0)).sum() + spread
+    assert frechet(a, b) == pytest.approx(expected, rel=1e-6)
+
+
+# Pairs of different classes
+
+LABELS = np.array([3, 1, 1, 7, 3, 1, 1, 1, 1, 7])
+
+
+def pairs(count: int, labels=LABELS, seed: int = 0):
+    return pictures.pairs(labels, count, np.random.default_rng(seed))
+
+
+def test_pairs_are_of_different_classes():
+    found = pairs(5000)
+    assert found.shape == (5000, 2)
+    assert (LABELS[found[:, 0]] != LABELS[found[:, 1]]).all()
+
+
+def test_pairs_cover_all_images_evenly():
+    first, second = pairs(5000).T
+    assert np.bincount(first).tolist() == [500] * 10
+    for image in range(10):
+        others = np.flatnonzero(LABELS[image] != LABELS)
+        counts = np.bincount(second[first == image], minlength=10)[others]
+        assert counts.sum() == 500  # and none of its own class
+        expected = 500 / len(others)
+        assert np.sum((counts - expected) ** 2 / expected) < scipy.stats.chi2(len(others) - 1).ppf(1 - 1e-5)
+
+
+def test_pairs_come_from_the_seed():
+    np.testing.assert_array_equal(pairs(50), pairs(50))
+    assert (pairs(50) != pairs(50, seed=1)).any()
+
+
+def test_fewer_pairs_than_images():
+    found = pairs(4)
+    assert found.shape == (4, 2)
+    assert len(set(found[:, 0])) == 4
+
+
+@pytest.mark.parametrize("labels", [None, np.zeros(5, int)])
+def test_no_pairs_without_two_classes(labels):
+    assert pairs(10, labels=labels) is None

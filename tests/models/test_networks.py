@@ -1,0 +1,173 @@
+"""Encoders and decoders: the convolutions are Linen's, shapes and parameter counts are as said."""
+
+import itertools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import random
+
+from vae_jax.models import networks
+
+# Ours and Linen's: 4x4 kernels of stride 2, padding SAME.
+PAIRS = {
+    "conv": (networks.Conv(3), nn.Conv(3, (4, 4), (2, 2), padding="SAME")),
+    "transposed": (networks.ConvTranspose(3), nn.ConvTranspose(3, (4, 4), (2, 2), padding="SAME")),
+}
+
+
+def images(*shape: int) -> jax.Array:
+    return jnp.asarray(np.random.default_rng(0).normal(size=shape), jnp.float32)
+
+
+def filled(module, x) -> dict:
+    """Variables of a module without its `init`, whose draws take seconds to compile."""
+    generator = np.random.default_rng(1)
+    shapes = jax.eval_shape(module.init, random.key(0), x)
+    return jax.tree.map(lambda leaf: jnp.asarray(generator.normal(size=leaf.shape) / 2, leaf.dtype), shapes)
+
+
+def assert_close(actual, expected):
+    """Two float32 sums in different orders: 1e-5 of the largest of them (the longest has 2,312 terms; eps is 1.2e-7)."""
+    assert jax.tree.structure(actual) == jax.tree.structure(expected)
+    for mine, theirs in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-5 * max(1, np.abs(theirs).max()))
+
+
+@pytest.mark.parametrize("kind", PAIRS)
+@pytest.mark.parametrize("size", [(8, 8), (9, 9), (28, 28), (33, 33), (8, 9), (1, 2)])
+def test_convolution_is_linens(kind, size):
+    mine, theirs = PAIRS[kind]
+    x = images(2, *size, 2)
+    assert jax.eval_shape(mine.init, random.key(0), x) == jax.eval_shape(theirs.init, random.key(0), x)
+    # A bias of zeros would hide where it is added.
+    variables = {"params": {"kernel": images(4, 4, 2, 3), "bias": jnp.array([0.5, -1.0, 2.0])}}
+    cotangent = images(*jax.eval_shape(theirs.apply, variables, x).shape)
+
+    def output_and_gradients(module):
+        output, pull_back = jax.vjp(module.apply, variables, x)
+        return output, pull_back(cotangent)
+
+    compiled = jax.jit(output_and_gradients, static_argnums=0)
+    assert_close(compiled(mine), compiled(theirs))
+
+
+@pytest.mark.parametrize("kind", PAIRS)
+def test_no_convolution_of_xla_is_used(kind):
+    mine, theirs = PAIRS[kind]
+    x = images(2, 8, 8, 2)
+    variables = jax.eval_shape(theirs.init, random.key(0), x)
+
+    def program(module):
+        return str(jax.make_jaxpr(jax.grad(lambda v, x: jnp.sum(module.apply(v, x)), argnums=(0, 1)))(variables, x))
+
+    assert "conv_general_dilated" in program(theirs)
+    assert "conv_general_dilated" not in program(mine)
+
+
+def test_initial_weights_are_lecuns():
+    kernel = jax.jit(networks.Conv(200).init)(random.key(0), images(1, 2, 2, 1))["params"]["kernel"]
+    # Variance 1 / fan_in = 1 / 16. The relative standard error of a variance of n normals is sqrt(2 / n); 5 of them.
+    assert abs(jnp.var(kernel) * 16 - 1) < 5 * np.sqrt(2 / kernel.size)
+
+
+SHAPES = [(8, 8, 1), (9, 9, 3), (28, 28, 1), (32, 32, 3), (12,)]
+NAMES = [(name, shape) for name, shape in itertools.product(networks.ENCODERS, SHAPES) if name != "conv" or len(shape) == 3]
+
+
+@pytest.mark.parametrize(("name", "shape"), NAMES)
+def test_shapes(name, shape):
+    encoder = networks.ENCODERS[name]((4, 6, 10), 3)
+    decoder = networks.DECODERS[name]((10, 6, 4), shape)
+    x = images(5, *shape)
+    (mean, log_var), _ = jax.eval_shape(encoder.init_with_output, random.key(0), x)
+    assert mean.shape == log_var.shape == (5, 3)
+    output, _ = jax.eval_shape(decoder.init_with_output, random.key(0), images(5, 3))
+    assert output.shape == (5, *shape)
+    assert {leaf.dtype for leaf in (mean, log_var, output)} == {np.dtype(np.float32)}
+
+
+def count(module, *shape: int) -> int:
+    variables = jax.eval_shape(module.init, random.key(0), images(1, *shape))
+    return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(variables))
+
+
+def test_parameter_counts():
+    # Weights and biases of each layer: 64 pixels, widths 20 and 10, 3 latents.
+    assert count(networks.MLPEncoder((20, 10), 3), 8, 8, 1) == (64 * 20 + 20) + (20 * 10 + 10) + (10 * 6 + 6)
+    assert count(networks.MLPDecoder((10, 20), (8, 8, 1)), 3) == (3 * 10 + 10) + (10 * 20 + 20) + (20 * 64 + 64)
+    assert count(networks.MLPEncoder((), 3), 12) == 12 * 6 + 6
+    # W and c, and one log_var per latent.
+    assert count(networks.LinearEncoder((20,), 3), 8, 8, 1) == (64 * 3 + 3) + 3
+    assert count(networks.LinearDecoder((20,), (8, 8, 1)), 3) == 3 * 64 + 64
+    # 8x8x1 -> 4x4x5 -> 2x2x7, then 28 -> 10 -> 6, and back; kernels are 4x4.
+    encoder = (16 * 1 * 5 + 5) + (16 * 5 * 7 + 7) + (28 * 10 + 10) + (10 * 6 + 6)
+    assert count(networks.ConvEncoder((5, 7, 10), 3), 8, 8, 1) == encoder
+    decoder = (3 * 10 + 10) + (10 * 28 + 28) + (16 * 7 * 5 + 5) + (16 * 5 * 1 + 1)
+    assert count(networks.ConvDecoder((10, 7, 5), (8, 8, 1)), 3) == decoder
+
+
+BY_HAND = {
+    "relu": lambda x: np.maximum(x, 0),
+    "tanh": np.tanh,
+    "softplus": lambda x: np.log1p(np.exp(x)),
+    "gelu": lambda x: 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))),
+    "elu": lambda x: np.where(x > 0, x, np.expm1(x)),
+}
+
+
+@pytest.mark.parametrize("activation", networks.ACTIVATIONS)
+def test_mlp_is_what_it_says(activation):
+    generator = np.random.default_rng(1)
+    x, (a, b), (c, d) = (
+        generator.normal(size=(3, 2, 2, 1)),
+        *([generator.normal(size=s) for s in shapes] for shapes in (((4, 5), (5,)), ((5, 4), (4,)))),
+    )
+    params = {"Dense_0": {"kernel": a, "bias": b}, "Dense_1": {"kernel": c, "bias": d}}
+    params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), params)
+    found = jax.jit(networks.MLPEncoder((5,), 2, activation).apply)({"params": params}, jnp.asarray(x, jnp.float32))
+    expected = BY_HAND[activation](x.reshape(3, 4) @ a + b) @ c + d
+    # float32 against float64: inputs and parameters rounded, then two sums of 4 and 5 terms of size up to 10.
+    np.testing.assert_allclose(np.concatenate(found, axis=1), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["mlp", "conv"])
+def test_an_activation_after_each_hidden_layer(name):
+    hidden = (4, 6, 10)
+    for module, x in (
+        (networks.ENCODERS[name](hidden, 2, "tanh"), images(1, 8, 8, 1)),
+        (networks.DECODERS[name](hidden, (8, 8, 1), "tanh"), images(1, 2)),
+    ):
+        variables = jax.eval_shape(module.init, random.key(0), x)
+        assert str(jax.make_jaxpr(module.apply)(variables, x)).count("= tanh ") == len(hidden)
+
+
+def test_linear_networks_are_linear_and_share_one_log_var():
+    encoder, x, y = networks.LinearEncoder((), 3), images(4, 2, 2, 1), 2 * images(4, 2, 2, 1)[::-1]
+    variables = filled(encoder, x)
+    (a, log_var), (b, _), (both, _), (zero, _) = (jax.jit(encoder.apply)(variables, z) for z in (x, y, x + y, 0 * x))
+    np.testing.assert_allclose(both, a + b - zero, atol=2e-5)  # sums of 4 terms of size up to 10: 20 eps of that
+    # One learned number per latent, whatever the image, of either sign.
+    np.testing.assert_array_equal(log_var, np.tile(log_var[:1], (4, 1)))
+    _, doubled = encoder.apply({"params": variables["params"] | {"log_var": -2 * variables["params"]["log_var"]}}, y)
+    np.testing.assert_array_equal(doubled, -2 * log_var)
+    assert np.all(log_var != 0)
+    decoder, z = networks.LinearDecoder((), (2, 2, 1)), images(4, 3)
+    variables = filled(decoder, z)
+    once, twice, zero = (jax.jit(decoder.apply)(variables, k * z) for k in (1, 2, 0))
+    np.testing.assert_allclose(twice, 2 * once - zero, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", networks.ENCODERS)
+def test_images_of_a_batch_do_not_meet(name):
+    encoder, x = networks.ENCODERS[name]((4, 6), 2), images(3, 8, 8, 1)
+    variables = filled(encoder, x)
+
+    def of_first(x):
+        return sum(jnp.sum(output[0]) for output in encoder.apply(variables, x))
+
+    gradient = jax.jit(jax.grad(of_first))(x)
+    assert np.all(gradient[1:] == 0)
+    assert np.any(gradient[0] != 0)

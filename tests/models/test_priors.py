@@ -1,0 +1,267 @@
+"""p(z) and the rate against SciPy, closed forms, Monte Carlo and float64, also where the posterior has collapsed."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.special
+import scipy.stats
+from jax import random
+
+from vae_jax.models import priors
+from vae_jax.models.vae import VAE, ModelSpec, Posterior, reparameterize
+
+EPS = np.finfo(np.float32).eps
+RANDOM = np.random.default_rng(0)
+
+
+def row(*values: float) -> jax.Array:
+    return jnp.asarray([values], jnp.float32)
+
+
+@jax.jit
+def rate(mean, log_var) -> jax.Array:
+    return priors.Normal(mean.shape[1]).rate_per_latent(mean, log_var)
+
+
+def exact(mean, log_var) -> np.ndarray:
+    """KL(N(mean, exp(log_var)) || N(0, 1)) of the same numbers in float64, by its series where it cancels."""
+    mean, v = np.asarray(mean, float), np.asarray(log_var, float)
+    series = v**2 / 2 * (1 + v / 3 * (1 + v / 4 * (1 + v / 5)))
+    return 0.5 * (mean**2 + np.where(np.abs(v) < 1e-2, series, np.expm1(v) - v))
+
+
+def test_log_prob_against_scipy():
+    z = jnp.asarray(RANDOM.normal(size=(6, 3)), jnp.float32)
+    expected = scipy.stats.norm.logpdf(np.asarray(z, float)).sum(axis=1)
+    np.testing.assert_allclose(priors.Normal(3).log_prob(z), expected, rtol=8 * EPS)
+
+
+def test_quantile_is_the_inverse_of_the_distribution_function():
+    level = jnp.asarray([1e-4, 0.01, 0.1, 0.5, 0.7, 0.99, 0.9999], jnp.float32)
+    found = scipy.stats.norm.cdf(np.asarray(priors.Normal(1).quantile(level), float))
+    # The level itself is rounded, and the quantile q to a few eps of |q| <= 4 where the density is at most 0.4.
+    np.testing.assert_allclose(found, np.asarray(level, float), atol=4 * EPS)
+
+
+def test_rate_by_hand():
+    # KL(N(1, 4) || N(0, 1)) = (1 + 4 - 1 - log 4) / 2, and nothing where the posterior is the prior.
+    found = rate(row(1, 0, -1), row(np.log(4), 0, np.log(4)))
+    np.testing.assert_allclose(found, [[1.3068528194400547, 0, 1.3068528194400547]], rtol=4 * EPS)
+
+
+def test_rate_against_monte_carlo():
+    mean, log_var, n = np.array([0.5, -2.0, 0.0]), np.array([-3.0, 1.0, 0.2]), 100_000
+    std = np.exp(log_var / 2)
+    z = mean + std * np.random.default_rng(1).normal(size=(n, 3))
+    log_ratio = scipy.stats.norm.logpdf(z, mean, std) - scipy.stats.norm.logpdf(z)
+    error = log_ratio.std(axis=0) / np.sqrt(n)
+    assert np.all(np.abs(rate(row(*mean), row(*log_var))[0] - log_ratio.mean(axis=0)) < 5 * error)
+
+
+def series(v) -> np.ndarray:
+    """exp(v) - 1 - v of float64 numbers below 0.2, to 1e-13 of itself."""
+    v = np.asarray(v, float)
+    return v**2 * sum(v**n / math.factorial(n + 2) for n in range(12))
+
+
+@pytest.mark.parametrize("size", [1e-1, 1e-2, 1e-3, 1e-4, 1e-6])
+def test_rate_of_collapsed_latents(size):
+    """exp(v) - 1 - v is of size v^2 there: a difference of two float32 of size v has nothing of it left."""
+    log_var = size * RANDOM.uniform(0.5, 2, size=(1, 500)) * RANDOM.choice([-1, 1], size=(1, 500))
+    log_var = jnp.asarray(log_var, jnp.float32)
+    # From 0.2 on exp(v) - 1 and v are subtracted: rounded to a few eps of themselves, which are 2 / 0.2 times the result.
+    np.testing.assert_allclose(rate(0 * log_var, log_var), 0.5 * series(log_var), rtol=40 * EPS)
+    # Where the mean says something, it counts as much as it does.
+    mean = jnp.full_like(log_var, size)
+    np.testing.assert_allclose(rate(mean, log_var), 0.5 * (np.float64(mean) ** 2 + series(log_var)), rtol=40 * EPS)
+
+
+def test_gradients_of_collapsed_latents():
+    log_var = jnp.asarray([[*np.geomspace(1e-7, 0.5, 60), *-np.geomspace(1e-7, 0.5, 60), 0, 0.2, -0.2]], jnp.float32)
+    mean = 0.5 * log_var
+    of_mean, of_log_var = jax.jit(jax.grad(lambda m, v: jnp.sum(rate(m, v)), argnums=(0, 1)))(mean, log_var)
+    np.testing.assert_array_equal(of_mean, mean)
+    np.testing.assert_allclose(of_log_var, 0.5 * np.expm1(np.asarray(log_var, float)), rtol=40 * EPS)
+
+
+def test_the_two_branches_meet():
+    around = np.float32(0.2) * (1 + np.arange(-50, 51, dtype=np.float32) * EPS)
+    for side in (around, -around[::-1]):
+        found = np.asarray(rate(jnp.zeros((1, 101)), jnp.asarray(side[None])), float)[0]
+        np.testing.assert_allclose(found, 0.5 * series(side), rtol=40 * EPS)
+
+
+def test_gradient_by_hand():
+    mean, log_var = (jnp.asarray(RANDOM.normal(size=(4, 3)), jnp.float32) for _ in range(2))
+    of_mean, of_log_var = jax.jit(jax.grad(lambda m, v: jnp.sum(rate(m, v)), argnums=(0, 1)))(mean, log_var)
+    np.testing.assert_allclose(of_mean, mean, rtol=2 * EPS)
+    np.testing.assert_allclose(of_log_var, 0.5 * np.expm1(np.asarray(log_var, float)), atol=8 * EPS)
+
+
+@pytest.mark.parametrize("log_var", [-20.0, 20.0])
+def test_finite_at_the_extremes(log_var):
+    values, gradients = jax.jit(jax.value_and_grad(lambda v: jnp.sum(rate(row(3), v))))(row(log_var))
+    np.testing.assert_allclose(values, exact(row(3), row(log_var)).item(), rtol=4 * EPS)
+    np.testing.assert_allclose(gradients, [[0.5 * np.expm1(log_var)]], rtol=4 * EPS)
+
+
+def test_a_deterministic_code_has_infinite_rate():
+    assert rate(row(0.5), row(-np.inf)).item() == np.inf
+
+
+# Every prior of the table.
+
+LATENTS = 2
+
+
+@functools.cache
+def built(kind: str, latents: int = LATENTS):
+    """A prior by its name, with parameters moved away from where they start."""
+    network = priors.PriorNetwork(kind, latents, components=3, shape=(4,))
+    encode = lambda inputs: (2 * inputs[:, :latents], inputs[:, :latents] - 1)  # noqa: E731
+    variables, generator = network.init(random.key(0), encode), np.random.default_rng(1)
+    moved = jax.tree.map(lambda leaf: leaf + 0.1 * jnp.asarray(generator.normal(size=leaf.shape), jnp.float32), variables)
+    return network.apply(moved, encode)
+
+
+@functools.cache
+def density(kind: str, latents: int):
+    """log p(z) of points [n, latents], compiled."""
+    return jax.jit(built(kind, latents).log_prob)
+
+
+def cells(width: float, count: int) -> tuple[np.ndarray, float]:
+    """Midpoints and size of equal cells over [-width, width]."""
+    edges = np.linspace(-width, width, count + 1)
+    return (edges[1:] + edges[:-1]) / 2, 2 * width / count
+
+
+@pytest.mark.parametrize("kind", priors.PRIORS)
+def test_density_of_one_latent_integrates_to_one(kind):
+    points, size = cells(60.0, 60_000)
+    mass = np.exp(np.asarray(density(kind, 1)(jnp.asarray(points[:, None], jnp.float32)), float)).sum() * size
+    # Student's t has 1e-7 outside; float32 rounds each density to a few eps.
+    assert abs(mass - 1) < 1e-5
+
+
+@pytest.mark.parametrize("kind", priors.PRIORS)
+def test_density_of_two_latents_integrates_to_one(kind):
+    points, size = cells(25.0, 800)
+    grid = np.stack(np.meshgrid(points, points), axis=-1).reshape(-1, 2)
+    mass = np.exp(np.asarray(density(kind, 2)(jnp.asarray(grid, jnp.float32)), float)).sum() * size**2
+    # 1 - 2e-5 of Student's t lies inside; the midpoint rule with h = 1/16 misses h^2 / 24 = 1.6e-4 of each Laplace.
+    assert abs(mass - 1) < 3.6e-4
+
+
+@pytest.mark.parametrize("kind", priors.PRIORS)
+def test_samples_follow_the_density(kind):
+    samples = np.asarray(built(kind).sample(random.key(1), 20_000), float)
+    assert samples.shape == (20_000, LATENTS)
+    points, size = cells(25.0, 800)
+    grid = np.stack(np.meshgrid(points, points, indexing="ij"), axis=-1).reshape(-1, 2)
+    mass = np.exp(np.asarray(density(kind, 2)(jnp.asarray(grid, jnp.float32)), float)).reshape(800, 800) * size**2
+    for latent in range(LATENTS):
+        below = np.cumsum(mass.sum(axis=1 - latent))
+        # A Kolmogorov-Smirnov test against the marginal of log_prob; p below 1e-6 once in a million seeds.
+        edges = points + size / 2
+        test = scipy.stats.kstest(samples[:, latent], lambda z, edges=edges, below=below: np.interp(z, edges, below))
+        assert test.pvalue > 1e-6
+    # And jointly: the mean log density of the samples is minus the entropy.
+    log_mass = np.log(np.maximum(mass, 1e-300) / size**2)
+    log_prob = np.asarray(density(kind, 2)(jnp.asarray(samples, jnp.float32)), float)
+    assert abs(log_prob.mean() - np.sum(mass * log_mass)) < 5 * log_prob.std() / np.sqrt(len(samples)) + 1e-3
+
+
+@pytest.mark.parametrize("kind", priors.PRIORS)
+def test_marginal_densities_and_quantiles_are_those_of_scipy(kind):
+    known = {"normal": scipy.stats.norm, "laplace": scipy.stats.laplace, "student_t": scipy.stats.t(5)}
+    prior = built(kind)
+    assert hasattr(prior, "log_prob_per_latent") == (kind in known)
+    if kind not in known:
+        return
+    z = np.linspace(-6, 6, 40).reshape(20, 2)
+    found = prior.log_prob_per_latent(jnp.asarray(z, jnp.float32))
+    np.testing.assert_allclose(found, known[kind].logpdf(z), rtol=20 * EPS, atol=20 * EPS)
+    if hasattr(prior, "quantile"):
+        level = np.array([0.01, 0.3, 0.5, 0.9, 0.999])
+        np.testing.assert_allclose(
+            prior.quantile(jnp.asarray(level, jnp.float32)), known[kind].ppf(level), rtol=1e-4, atol=1e-6
+        )
+
+
+@pytest.mark.parametrize("kind", priors.PRIORS)
+def test_rate_of_draws_meets_the_closed_form_or_quadrature(kind):
+    """Of one posterior: E_q[log q - log p] by quadrature of the prior's log_prob in float64."""
+    mean, log_var = np.array([0.7, -1.2]), np.array([-1.0, 0.3])
+    posterior = Posterior(jnp.asarray(mean[None], jnp.float32), jnp.asarray(log_var[None], jnp.float32))
+    std = np.exp(0.5 * log_var)
+    nodes, weights = np.polynomial.hermite_e.hermegauss(101)
+    grid = np.stack(np.meshgrid(nodes, nodes, indexing="ij"), axis=-1).reshape(-1, 2)
+    weight = np.outer(weights, weights).ravel() / weights.sum() ** 2
+    z = mean + std * grid
+    log_ratio = scipy.stats.norm.logpdf(z, mean, std).sum(axis=1) - np.asarray(
+        density(kind, 2)(jnp.asarray(z, jnp.float32)), float
+    )
+    exact_rate = np.sum(weight * log_ratio)
+    prior = built(kind)
+    many = jax.tree.map(lambda leaf: jnp.tile(leaf, (4000, 1)), posterior)
+    rate = np.asarray(many.rate_per_latent(prior, reparameterize(random.key(2), many)), float).sum(axis=1)
+    closed = hasattr(prior, "rate_per_latent")
+    assert closed == (kind in ("normal", "laplace"))
+    # Laplace's kink at 0 is what Gauss-Hermite misses most; a draw has its own error.
+    assert abs(rate.mean() - exact_rate) < (3e-3 if closed else 5 * rate.std() / np.sqrt(len(rate)) + 1e-3)
+
+
+def test_laplace_rate_and_its_gradient_are_finite_at_the_extremes():
+    prior = priors.Laplace(1)
+    for mean, log_var in [(0.0, -40.0), (5.0, -40.0), (-50.0, 20.0), (0.0, 20.0)]:
+        total = jax.value_and_grad(lambda m, v: jnp.sum(prior.rate_per_latent(m, v)), argnums=(0, 1))
+        value, gradients = total(row(mean), row(log_var))
+        std = np.exp(log_var / 2)
+        # Far from 0 nothing is folded.
+        folded = abs(mean) if abs(mean) > 30 * std else scipy.stats.foldnorm.mean(abs(mean) / std, scale=std)
+        np.testing.assert_allclose(value, np.log(2) + folded - 0.5 * (np.log(2 * np.pi) + 1 + log_var), rtol=1e-5)
+        assert all(np.isfinite(gradient).all() for gradient in gradients)
+
+
+def test_a_mixture_of_one_is_the_gaussian_exactly():
+    network = priors.PriorNetwork("mixture", 3, components=1, shape=(4,))
+    encode = lambda inputs: (inputs, inputs)  # noqa: E731
+    prior = network.apply(network.init(random.key(3), encode), encode)
+    z = jnp.asarray(RANDOM.normal(size=(50, 3)) * 3, jnp.float32)
+    np.testing.assert_array_equal(prior.log_prob(z), priors.Normal(3).log_prob(z))
+
+
+def test_a_flow_starts_as_the_base_and_its_two_directions_agree():
+    network = priors.PriorNetwork("flow", 3, components=1, shape=(4,))
+    prior = network.apply(network.init(random.key(3), abs), abs)
+    z = jnp.asarray(RANDOM.normal(size=(50, 3)), jnp.float32)
+    # The order of the latents may be turned round, and the sum with it.
+    np.testing.assert_allclose(prior.log_prob(z), priors.Normal(3).log_prob(z), rtol=4 * EPS)
+    for layer in built("flow", 3).layers:
+        back, log_det = layer.inverse(layer.forward(z))
+        np.testing.assert_allclose(back, z, atol=1e-5)
+        jacobian = jax.vmap(jax.jacfwd(lambda u: layer.inverse(u[None])[0][0]))(layer.forward(z))  # noqa: B023
+        np.testing.assert_allclose(log_det, np.linalg.slogdet(np.asarray(jacobian, float))[1], atol=1e-5)
+
+
+def test_vamp_is_the_mean_of_the_posteriors_of_its_inputs():
+    spec = ModelSpec((4,), 2, "mlp", "mlp", (3,), "tanh", "gaussian", "fixed", "vamp", "none", prior_components=5)
+    variables = VAE(spec).init(random.key(4), jnp.zeros((1, 4)))
+    vae = VAE(spec).bind(variables)
+    inputs = variables["params"]["prior_network"]["pseudo_inputs"]
+    assert inputs.shape == (5, 4)
+    posterior = vae.encode(inputs)
+    z = jnp.asarray(RANDOM.normal(size=(7, 2)), jnp.float32)
+    mean, std = np.asarray(posterior.mean, float), np.asarray(posterior.std, float)
+    each = scipy.stats.norm.logpdf(np.asarray(z, float)[:, None], mean, std).sum(axis=-1)
+    np.testing.assert_allclose(vae.prior().log_prob(z), scipy.special.logsumexp(each, axis=1) - np.log(5), rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", priors.PRIORS)
+def test_what_a_prior_knows_is_seen_without_building_it(kind):
+    assert priors.struct_of(kind) is type(built(kind))

@@ -1,0 +1,396 @@
+"""A study end to end: what its directory holds, the same bits wherever it runs, and what is refused."""
+
+import csv
+import json
+import pathlib
+import platform
+import shutil
+
+import numpy as np
+import pytest
+from support import assert_same_numbers, tiny
+
+from vae_jax.core import errors
+from vae_jax.evaluation import evaluate as evaluation
+from vae_jax.storage import results
+from vae_jax.study import grid, study
+from vae_jax.system import runs
+from vae_jax.training import loop as fit
+from vae_jax.training import step as training
+
+SEEDS = ("0", "1", "2")
+SWEEPS = (("seed", SEEDS), ("optimizer.learning_rate", ("0.01",)))
+GRID_KEYS = ["objective.noise_scale", "objective.beta", "optimizer.learning_rate"]
+METRICS = ["distortion", "rate", "elbo", "mse", "active_units", "mean_std", "knn_accuracy", "frechet_prior"]
+METRICS += ["frechet_midpoint", "train_distortion", "train_rate", "train_elbo", "train_mse"]
+
+
+def sweep(add):
+    """An AE, something between, and a VAE."""
+    add({"name": "ae", "objective.noise_scale": 0.0, "objective.beta": 0.0})
+    add({"name": "half", "objective.noise_scale": 0.5, "objective.beta": 0.25})
+    add({"name": "vae", "objective.noise_scale": 1.0, "objective.beta": 1.0})
+
+
+def train(workdir: pathlib.Path) -> pathlib.Path:
+    study.run(tiny(baselines=("pca",)), workdir, sweep, SWEEPS)
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The directory of nine runs and PCA; read only."""
+    return train(tmp_path_factory.mktemp("study") / "grid")
+
+
+@pytest.fixture
+def copy(trained, tmp_path):
+    return pathlib.Path(shutil.copytree(trained, tmp_path / "copy"))
+
+
+def table(workdir) -> list[dict[str, str]]:
+    """results.csv as texts."""
+    with (workdir / "results.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def contents(workdir) -> dict[str, bytes]:
+    return {str(path.relative_to(workdir)): path.read_bytes() for path in sorted(workdir.rglob("*")) if path.is_file()}
+
+
+# What lies in the directory
+
+
+def test_columns_stand_in_the_order_of_the_contract(trained):
+    columns = list(table(trained)[0])
+    assert columns[:7] == ["run", "name", "seed", *GRID_KEYS, "diverged"]
+    metrics = columns[7:]
+    assert set(METRICS) <= set(metrics)
+    assert metrics[:3] == ["distortion", "distortion_se", "rate"]
+    first = next(number for number, column in enumerate(metrics) if column.startswith("train_"))
+    assert all(column.startswith("train_") == (number >= first) for number, column in enumerate(metrics))
+
+
+def test_rows_stand_in_the_order_of_the_grid_and_baselines_after_them(trained):
+    rows = results.read_csv(trained / "results.csv")
+    assert [row["run"] for row in rows] == list(range(10))
+    assert [(row["name"], row.get("seed")) for row in rows] == [
+        *((name, int(seed)) for name in ("ae", "half", "vae") for seed in SEEDS),
+        ("pca", None),
+    ]
+    assert [row["objective.beta"] for row in rows[:9]] == [0.0] * 3 + [0.25] * 3 + [1.0] * 3
+    assert {row["optimizer.learning_rate"] for row in rows[:9]} == {0.01}
+
+
+def test_a_baseline_leaves_empty_what_does_not_apply(trained):
+    pca = table(trained)[-1]
+    assert {column for column, cell in pca.items() if cell} == {"run", "name", "mse", "knn_accuracy", "train_mse"}
+
+
+def test_a_deterministic_code_has_no_made_up_numbers(trained):
+    for row in table(trained)[:3]:
+        assert (row["rate"], row["elbo"], row["train_rate"], row["train_elbo"]) == ("inf", "-inf", "inf", "-inf")
+        assert float(row["mean_std"]) == 0
+        assert row["elbo_se"] == row["train_elbo_se"] == ""
+        assert float(row["distortion_se"]) == 0
+
+
+def test_the_elbo_is_minus_distortion_and_rate(trained):
+    for row in results.read_csv(trained / "results.csv")[:9]:
+        for prefix in ("", "train_"):
+            assert row[f"{prefix}elbo"] == -(row[f"{prefix}distortion"] + row[f"{prefix}rate"])
+
+
+def test_run_returns_the_rows_of_the_table(trained):
+    assert study.run(tiny(baselines=("pca",)), trained, sweep, SWEEPS) == results.read_csv(trained / "results.csv")
+
+
+def test_config_json_says_everything_in_strict_json(trained):
+    text = (trained / "config.json").read_text()
+    described = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    config = grid.flatten(tiny(baselines=("pca",)).to_dict())
+    assert grid.flatten(described["config"]) == config
+    assert [row["name"] for row in described["sweep"]] == ["ae", "half", "vae"]
+    assert described["sweeps"] == [["seed", [0, 1, 2]], ["optimizer.learning_rate", [0.01]]]
+    assert described["format"] == results.FORMAT
+    assert {"jax", "flax", "optax", "numpy", "vae_jax", "python"} <= described["versions"].keys()
+    assert described["device"]
+
+
+def test_metrics_have_one_line_per_chunk_and_run(trained):
+    rows = results.read_jsonl(trained / "metrics.jsonl")
+    assert [(row["epoch"], row["run"]) for row in rows] == [(epoch, run) for epoch in (1, 2, 3, 4) for run in range(9)]
+    for row in rows:
+        columns = [f"{split}_{name}" for split in ("train", "valid") for name in ("loss", "distortion", "rate", "mean_std")]
+        assert list(row)[:5] == ["run", "name", "seed", "epoch", "step"]
+        assert set(columns) <= row.keys()
+        assert row["step"] == row["epoch"] * 10  # 1295 images in batches of 128
+        infinite = [column for column in columns if not np.isfinite(row[column])]
+        assert infinite == (["train_rate", "valid_rate"] if row["name"] == "ae" else [])
+
+
+def test_metrics_tell_a_point_from_a_distribution(trained):
+    """As in results.csv: the std that is really drawn with, and the rate that goes with it."""
+    for row in results.read_jsonl(trained / "metrics.jsonl"):
+        if row["name"] == "ae":
+            assert (row["train_rate"], row["valid_rate"]) == (np.inf, np.inf)
+            assert row["train_mean_std"] == row["valid_mean_std"] == 0
+        else:
+            assert row["valid_mean_std"] > 0
+
+
+def test_training_does_something(trained):
+    rows = results.read_jsonl(trained / "metrics.jsonl")
+    assert all(last["train_loss"] < first["train_loss"] for first, last in zip(rows[:9], rows[-9:], strict=True))
+
+
+def test_runs_differ_from_each_other(trained):
+    rows = results.read_csv(trained / "results.csv")
+    assert len({row["distortion"] for row in rows[:9]}) == 9
+
+
+def test_no_clock_host_or_path_where_numbers_are(trained):
+    for name in ("results.csv", "metrics.jsonl"):
+        text = (trained / name).read_text()
+        assert platform.node() not in text
+        assert str(trained) not in text
+        assert "time" not in text
+        assert "seconds" not in text
+    events = results.read_jsonl(trained / "log.jsonl")
+    assert [event["event"] for event in events[:2]] == ["trained", "evaluated"]
+    assert all({"time", "host", "seconds"} <= event.keys() for event in events)
+
+
+def test_every_run_has_its_arrays(trained):
+    for row in results.read_csv(trained / "results.csv")[:9]:
+        arrays = results.read_arrays(results.arrays_path(trained, row["run"]))
+        assert arrays["codes_mean"].shape == arrays["codes_std"].shape == (359, 2)
+        assert arrays["labels"].shape == (359,)
+        assert arrays["codes_std"].mean(dtype=float) == pytest.approx(row["mean_std"], rel=1e-6)
+    assert not results.arrays_path(trained, 9).exists()
+
+
+def test_nothing_half_written_is_left(trained):
+    assert not list(trained.rglob("*.part"))
+
+
+# The same bits
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_fewer_devices(trained, tmp_path, devices, monkeypatch):
+    mesh = runs.mesh
+    asked = []
+    monkeypatch.setattr(runs, "mesh", lambda count, data=1: asked.append(count) or mesh(min(count, devices), data))
+    assert mesh(9).size == 8  # what `trained` ran on
+    assert_same_numbers(train(tmp_path / "fewer"), trained)
+    assert asked
+
+
+def test_a_run_alone(trained, tmp_path):
+    """Run 7 of the grid, `vae` with seed 1, by itself: the same row, the same lines."""
+    config = tiny(name="vae", seed=1, optimizer__learning_rate=0.01, train__checkpoint_every=0)
+    (alone,) = study.run(config, tmp_path / "alone")
+    inside = results.read_csv(trained / "results.csv")[7]
+    assert list(alone) == [key for key in inside if key not in GRID_KEYS]
+    assert alone == {key: inside[key] for key in alone} | {"run": 0}
+    lines = [row for row in results.read_jsonl(trained / "metrics.jsonl") if row["run"] == 7]
+    assert results.read_jsonl(tmp_path / "alone" / "metrics.jsonl") == [row | {"run": 0} for row in lines]
+    (group,) = (tmp_path / "alone" / "checkpoints").iterdir()
+    assert [path.name for path in group.iterdir()] == ["4"]  # at the end only
+
+
+# Again in the same directory
+
+
+def forbidden(*_, **__):
+    raise AssertionError("a finished study is only read")
+
+
+def test_a_finished_directory_is_only_read(trained, monkeypatch, capsys):
+    monkeypatch.setattr(fit, "fit", forbidden)
+    monkeypatch.setattr(evaluation, "evaluate", forbidden)
+    before = contents(trained)
+    study.run(tiny(baselines=("pca",)), trained, sweep, SWEEPS)
+    assert contents(trained) == before
+    assert capsys.readouterr() == ("", f"{trained}: all 9 runs are done\n")
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"objective__distortion_weight": 2.0}, "objective.distortion_weight is 1.0 there and 2.0 here"),
+        # The first key that differs, in the order of the config.
+        ({"train__epochs": 5, "model__latents": 3}, "model.latents is 2 there and 3 here"),
+        ({"name": "other"}, "name is vae there and other here"),
+    ],
+)
+def test_a_directory_of_another_config_is_refused(trained, fields, said):
+    before = contents(trained)
+    with pytest.raises(errors.UserError) as caught:
+        study.run(tiny(baselines=("pca",), **fields), trained, sweep, SWEEPS)
+    choice = "choose another directory, or start over by --restart"
+    assert str(caught.value) == f"--workdir={trained} belongs to another config: {said}; {choice}"
+    assert contents(trained) == before
+
+
+RATE = "optimizer.learning_rate"
+OWN = "objective.noise_scale, objective.beta"
+
+
+@pytest.mark.parametrize(
+    ("rows", "sweeps", "said"),
+    [
+        (sweep, SWEEPS[:1], f"its sweep sets {OWN}, {RATE} there and {OWN} here"),
+        (None, SWEEPS, f"its sweep sets {OWN}, {RATE} there and {RATE} here"),
+        (sweep, (("seed", ("0", "1")), SWEEPS[1]), "in run 2 name is ae there and half here"),
+        (sweep, (("seed", ("0", "1", "3")), SWEEPS[1]), "in run 2 seed is 2 there and 3 here"),
+        (sweep, (SWEEPS[0], (RATE, ("0.1",))), f"in run 0 {RATE} is 0.01 there and 0.1 here"),
+        (lambda add: sweep(lambda row: row["name"] == "vae" or add(row)), SWEEPS, "it has 9 runs there and 6 here"),
+    ],
+)
+def test_a_directory_of_another_sweep_is_refused(trained, rows, sweeps, said):
+    with pytest.raises(errors.UserError) as caught:
+        study.run(tiny(baselines=("pca",)), trained, rows, sweeps)
+    assert str(caught.value).startswith(f"--workdir={trained} belongs to another config: {said}; choose")
+
+
+@pytest.mark.parametrize("sweeps", [(("seed", [0, 1, 2]), (RATE, ["1e-2"])), ((RATE, (0.01,)), ("seed", range(3)))])
+def test_the_same_runs_told_otherwise_are_the_same(trained, sweeps, monkeypatch):
+    """A text or a number, and in whatever order, as long as the runs and their columns are the same."""
+    monkeypatch.setattr(fit, "fit", forbidden)
+    study.run(tiny(baselines=("pca",)), trained, sweep, sweeps)
+
+
+def test_other_versions_get_a_word_only(copy, capsys):
+    described = results.read_json(copy / "config.json")
+    results.write_json(copy / "config.json", described | {"versions": {"jax": "0.0.1"}})
+    study.run(tiny(baselines=("pca",)), copy, sweep, SWEEPS)
+    said, done = capsys.readouterr().err.splitlines()
+    assert "other versions" in said
+    assert done.endswith("all 9 runs are done")
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "3", '{"config": 3}', "{"])
+def test_a_damaged_config_json_is_refused(tmp_path, text):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(errors.UserError):
+        study.run(tiny(), tmp_path)
+    with pytest.raises(errors.UserError):
+        study.evaluate(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "config.json"]
+
+
+def test_two_processes_do_not_work_in_one_directory(trained):
+    with results.locked(trained):
+        with pytest.raises(errors.UserError, match="another process"):
+            study.run(tiny(baselines=("pca",)), trained, sweep, SWEEPS)
+        with pytest.raises(errors.UserError, match="another process"):
+            study.evaluate(trained)
+
+
+def test_a_mistake_writes_nothing(tmp_path):
+    with pytest.raises(errors.UserError):
+        study.run(tiny(train__batch_size=5000), tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+# Evaluated anew
+
+
+def test_evaluate_gives_the_same_table(trained, copy):
+    (copy / "results.csv").unlink()
+    shutil.rmtree(copy / "arrays")
+    rows = study.evaluate(copy)
+    assert rows == results.read_csv(trained / "results.csv")
+    assert_same_numbers(copy, trained)
+
+
+def test_an_interrupted_evaluation_is_done_again(trained, copy, monkeypatch):
+    (copy / "results.csv").unlink()
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(results, "write_csv", interrupted)
+        study.run(tiny(baselines=("pca",)), copy, sweep, SWEEPS)
+    assert not (copy / "results.csv").exists()
+    study.run(tiny(baselines=("pca",)), copy, sweep, SWEEPS)
+    assert_same_numbers(copy, trained)
+
+
+def interrupted(*_):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("left", ["2", None])
+def test_an_unfinished_directory_is_not_evaluated(copy, left):
+    (group,) = (copy / "checkpoints").iterdir()
+    shutil.rmtree(group / "4")
+    if left is None:
+        shutil.rmtree(group)
+    before = (copy / "results.csv").read_bytes()
+    with pytest.raises(errors.UserError, match=r"its training has not finished; run the same experiments\.train command"):
+        study.evaluate(copy)
+    assert (copy / "results.csv").read_bytes() == before
+
+
+def test_no_directory_is_not_evaluated(tmp_path):
+    with pytest.raises(errors.UserError, match="no such file; is this a run directory"):
+        study.evaluate(tmp_path / "nowhere")
+    assert not (tmp_path / "nowhere").exists()
+
+
+# Several groups
+
+
+def test_rows_keep_the_order_of_the_grid_where_groups_take_turns(tmp_path, monkeypatch):
+    """Latents turn fastest, and each number of them is a group: rows, lines and arrays must find their run."""
+
+    def trained_by(spec, hyperparams, dataset, plan, labels, *_):
+        return training.TrainState(0, {}, {}, (), diverged_at=np.full(len(labels), -1)), 0
+
+    def evaluated(model, spec, variables, sigma, weights, seeds, dataset, objective):
+        for seed in seeds:
+            yield {"latents": model.latents, "own_seed": int(seed)}, {"seed": np.array(seed)}
+
+    monkeypatch.setattr(fit, "fit", trained_by)
+    monkeypatch.setattr(evaluation, "evaluate", evaluated)
+    rows = study.run(tiny(), tmp_path, None, [("seed", ["5", "6"]), ("model.latents", ["2", "3"])])
+    assert [(row["run"], row["seed"], row["own_seed"], row["model.latents"], row["latents"]) for row in rows] == [
+        (0, 5, 5, 2, 2), (1, 5, 5, 3, 3), (2, 6, 6, 2, 2), (3, 6, 6, 3, 3),
+    ]  # fmt: skip
+    arrays = [results.read_arrays(results.arrays_path(tmp_path, run)) for run in range(4)]
+    assert [int(each["seed"]) for each in arrays] == [5, 5, 6, 6]
+
+
+# Other data, other networks
+
+
+def write_npz(path, shape, labels: bool):
+    generator = np.random.default_rng(0)
+    arrays = {"train": generator.normal(size=(40, *shape)), "test": generator.normal(size=(21, *shape))}
+    if labels:
+        arrays |= {"train_labels": np.arange(40) % 4, "test_labels": np.arange(21) % 4}
+    np.savez(path, **arrays)
+    return {"data__name": "npz", "data__path": str(path), "train__batch_size": 16, "model__likelihood": "gaussian"}
+
+
+@pytest.mark.usefixtures("compiled_quickly")
+def test_vectors_without_labels_and_without_a_validation_split(tmp_path):
+    fields = write_npz(tmp_path / "vectors.npz", (5,), labels=False)
+    config = tiny(**fields, data__valid_fraction=0.0, model__encoder="linear", model__decoder="linear", baselines=("pca",))
+    trained, pca = study.run(config, tmp_path / "run")
+    assert not {"knn_accuracy", "frechet_midpoint"} & trained.keys()
+    assert set(METRICS) - trained.keys() == {"knn_accuracy", "frechet_midpoint"}
+    assert pca.keys() == {"run", "name", "mse", "train_mse"}
+    lines = results.read_jsonl(tmp_path / "run" / "metrics.jsonl")
+    assert len(lines) == 4
+    assert not [key for line in lines for key in line if key.startswith("valid_")]
+    assert "labels" not in results.read_arrays(results.arrays_path(tmp_path / "run", 0))
+
+
+@pytest.mark.usefixtures("compiled_quickly")
+def test_convolutions_with_a_learned_sigma(tmp_path):
+    fields = write_npz(tmp_path / "images.npz", (8, 8), labels=True)
+    config = tiny(**fields, model__encoder="conv", model__decoder="conv", model__hidden=(2, 4), model__sigma="learned")
+    (row,) = study.run(config, tmp_path / "run")
+    assert set(METRICS) <= row.keys()
+    assert np.isfinite([row[name] for name in METRICS]).all()

@@ -1,0 +1,210 @@
+"""What several test files share: small studies, comparisons of directories, JAX settings, commands run as processes."""
+
+import json
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from typing import NamedTuple
+
+import jax
+from jax.experimental.compilation_cache import compilation_cache
+
+from configs import base
+from vae_jax.storage import results
+
+ROOT = pathlib.Path(__file__).parents[1]
+COLLECTIVES = re.compile(r"all-reduce|all-gather|all-to-all|collective-permute|collective-broadcast|reduce-scatter")
+
+
+def tiny(**fields):
+    """The base config at the smallest size that still has chunks, checkpoints and batches; two underscores for a dot."""
+    small = {"train__epochs": 4, "train__chunk_epochs": 1, "train__checkpoint_every": 2, "model__hidden": (8,)}
+    small |= {"eval__samples": 2, "eval__decoded": 50, "eval__aggregate_samples": 0, "eval__calibration_samples": 2}
+    config = base.get_config()
+    config.update_from_flattened_dict({name.replace("__", "."): value for name, value in (small | fields).items()})
+    return config
+
+
+def with_settings(**settings):
+    """JAX's settings, and those of before when the generator ends."""
+    before = {name: jax.config.values[name] for name in settings}
+    for name, value in settings.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()  # JAX looks at its settings once
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+
+
+def assert_same_numbers(ours, theirs):
+    """Two directories hold the same results, metrics and arrays, bit for bit."""
+    for name in ("results.csv", "metrics.jsonl"):
+        assert (ours / name).read_bytes() == (theirs / name).read_bytes()
+    mine, other = (sorted(path.name for path in (workdir / "arrays").iterdir()) for workdir in (ours, theirs))
+    assert mine == other
+    for name in mine:
+        arrays = [results.read_arrays(workdir / "arrays" / name) for workdir in (ours, theirs)]
+        assert arrays[0].keys() == arrays[1].keys()
+        assert all(arrays[0][key].tobytes() == arrays[1][key].tobytes() for key in arrays[0])
+
+
+def replica_groups(text: str) -> list[set[int]]:
+    """Who speaks to whom in a compiled program: the groups of devices of every collective."""
+    found = []
+    for line in text.splitlines():
+        if not re.search(rf"= .*({COLLECTIVES.pattern})(-start)?\(", line):
+            continue
+        listed = re.search(r"replica_groups=\{(\{[\d,{}]*\})\}", line)
+        counted = re.search(r"replica_groups=\[(\d+),(\d+)\]<=\[(\d+)\]", line)
+        if listed:
+            found += [{int(number) for number in group.split(",")} for group in re.findall(r"\{([\d,]+)\}", listed[1])]
+        else:  # [groups, members]<=[devices], in order; any other form fails here
+            groups, members, _ = map(int, counted.groups())
+            found += [set(range(group * members, (group + 1) * members)) for group in range(groups)]
+    return found
+
+
+VECTORS = "tests/data/vectors.npz"
+# The settings of a study of a fraction of a second.
+SMALL = {
+    "data.name": "npz",
+    "data.path": VECTORS,
+    "model.latents": 3,
+    "model.hidden": "(4,)",
+    "model.likelihood": "gaussian",
+    "train.epochs": 24,
+    "train.chunk_epochs": 1,
+    "train.checkpoint_every": 1,
+    "train.batch_size": 16,
+    "eval.samples": 2,
+    "eval.batch_size": 16,
+    "eval.decoded": 20,
+    "eval.aggregate_samples": 4,
+}
+
+# One process imports the library once; in a fork of it each command line runs as `python -m MAIN ARGUMENTS` would.
+FORKS = """
+import json, os, runpy, sys, tempfile
+import sklearn.datasets, tensorflow_datasets
+import vae_jax.figures.draw, vae_jax.study.study
+import experiments.command_line
+
+def fork(main, arguments):
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        sys.stdout.flush()
+        child = os.fork()
+        if not child:
+            os.dup2(out.fileno(), 1)
+            os.dup2(err.fileno(), 2)
+            sys.argv = [main, *arguments]
+            code = 1
+            try:
+                runpy.run_module(main, run_name="__main__", alter_sys=True)
+            except SystemExit as end:
+                code = end.code or 0
+            except BaseException:
+                sys.excepthook(*sys.exc_info())
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        out.seek(0)
+        err.seek(0)
+        return code, out.read(), err.read()
+
+print(json.dumps([fork(*command) for command in json.load(sys.stdin)]))
+"""
+
+# Each line on standard input is a command; its process id and then its exit code are answered.
+SERVER = """
+import json, os, resource, runpy, sys
+import numpy, sklearn.datasets, tensorflow_datasets
+from orbax.checkpoint import v1
+import vae_jax.figures.draw, vae_jax.study.study
+import experiments.command_line
+
+for line in sys.stdin:
+    main, arguments, out, err, limit = json.loads(line)
+    child = os.fork()
+    if not child:
+        for path, number in ((os.devnull, 0), (out, 1), (err, 2)):
+            os.dup2(os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC), number)
+        sys.stdin = open(0)
+        if limit:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+        sys.argv = [main, *arguments]
+        sys.orig_argv = [sys.executable, "-m", main, *arguments]
+        code = 1
+        try:
+            runpy.run_module(main, run_name="__main__", alter_sys=True)
+            code = 0
+        except SystemExit as end:
+            code = end.code or 0
+        except BaseException:
+            sys.excepthook(*sys.exc_info())
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    print(child, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+class Ended(NamedTuple):
+    code: int  # minus the signal, where one ended it
+    out: str
+    err: str
+
+
+class Forks:
+    """Runs one main at a time: `start`, perhaps `os.kill(pid, ...)`, then `end`; or both by `run`."""
+
+    def __init__(self, folder: pathlib.Path, cwd: pathlib.Path = ROOT, **environment: str):
+        self.out, self.err = folder / "stdout", folder / "stderr"
+        # Half the time to compile, and one device: a fork has the threads that it needs for itself alone.
+        quick = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "PYTHONPATH": str(ROOT), **environment}
+        self.server = subprocess.Popen(
+            [sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=cwd,
+            env=os.environ | quick,
+        )  # fmt: skip
+
+    def start(self, main: str, arguments: list[str], limit: int = 0) -> int:
+        """The process id of `python -m experiments.MAIN ARGUMENTS`; no file may grow beyond `limit` bytes, if given.
+
+        One that takes two minutes hangs, and is killed.
+        """
+        asked = f"experiments.{main}", [str(argument) for argument in arguments], str(self.out), str(self.err), limit
+        self.server.stdin.write(json.dumps(asked) + "\n")
+        self.server.stdin.flush()
+        process = int(self.server.stdout.readline())
+        self.watch = threading.Timer(120, os.kill, (process, signal.SIGKILL))
+        self.watch.start()
+        return process
+
+    def end(self) -> Ended:
+        code = int(self.server.stdout.readline())
+        self.watch.cancel()
+        return Ended(code, self.out.read_text(errors="replace"), self.err.read_text(errors="replace"))
+
+    def run(self, main: str, arguments: list[str], limit: int = 0) -> Ended:
+        self.start(main, arguments, limit)
+        return self.end()
+
+    def close(self) -> None:
+        self.server.stdin.close()
+        self.server.stdout.close()
+        self.server.wait(60)
+
+
+def wait_for(found, seconds: float = 60) -> None:
+    """Until `found()` is true."""
+    end = time.monotonic() + seconds
+    while not found():
+        assert time.monotonic() < end, "it never happened"
+        time.sleep(0.002)

@@ -1,0 +1,206 @@
+"""The VAE: an encoder, a decoder and a prior, which return distributions and draw nothing.
+
+vae = VAE(spec).bind({"params": params})
+vae.decode(vae.encode(x).mean).mean  # the reconstruction of x
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jax import random
+from jaxtyping import Array, Float, Key
+
+from vae_jax.models import likelihoods, networks, priors
+
+
+@struct.dataclass
+class Posterior:
+    """q(z | x) = N(mean, exp(log_var)), independent latents."""
+
+    mean: Float[Array, "batch latents"]
+    log_var: Float[Array, "batch latents"]
+
+    @property
+    def std(self) -> Float[Array, "batch latents"]:
+        return jnp.exp(0.5 * self.log_var)
+
+    def scaled(self, noise_scale: float | Float[Array, ""]) -> "Posterior":
+        """The distribution that z = mean + noise_scale * std * eps really has: at 0 a point, with log_var -inf."""
+        return Posterior(self.mean, self.log_var + 2 * jnp.log(noise_scale))
+
+    def log_prob_per_latent(self, z: Float[Array, "batch latents"]) -> Float[Array, "batch latents"]:
+        residual = (z - self.mean) * jnp.exp(-0.5 * self.log_var)
+        return -0.5 * (jnp.square(residual) + self.log_var + jnp.log(2 * jnp.pi))
+
+    def log_prob(self, z: Float[Array, "batch latents"]) -> Float[Array, " batch"]:
+        return jnp.sum(self.log_prob_per_latent(z), axis=-1)
+
+    def rate_per_latent(self, prior: priors.Prior, z: Float[Array, "batch latents"]) -> Float[Array, "batch latents_or_1"]:
+        """KL(q(z | x) || p(z)) in nats: in closed form where the prior has one, else log q(z | x) - log p(z) of `z`.
+
+        [batch, 1] where the prior does not take the latents apart.
+        """
+        if hasattr(prior, "rate_per_latent"):
+            return prior.rate_per_latent(self.mean, self.log_var)
+        if hasattr(prior, "log_prob_per_latent"):
+            return self.log_prob_per_latent(z) - prior.log_prob_per_latent(z)
+        return (self.log_prob(z) - prior.log_prob(z))[:, None]
+
+
+def reparameterize(
+    key: Key[Array, ""],
+    posterior: Posterior,
+    noise_scale: float | Float[Array, ""] = 1.0,
+    draw: Callable | None = None,
+) -> Float[Array, "batch latents"]:
+    """z = mean + noise_scale * std * eps, eps ~ N(0, I), differentiable in mean and log_var.
+
+    `draw(key, shape, dtype)` stands in for `random.normal` where a device has a part of the batch.
+    """
+    eps = (draw or random.normal)(key, posterior.mean.shape, posterior.mean.dtype)
+    return posterior.mean + noise_scale * posterior.std * eps
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSpec:
+    """What shapes the network; the fields are those of the config's `model` group, and the shape of one image.
+
+    `sigma` is the *kind* of the decoder's scale: "fixed" (a traced number), one of `SIGMAS`, or "" where the likelihood
+    has none. `levels` is the pixel value that means 1, for a likelihood of discrete values.
+    """
+
+    shape: tuple[int, ...]
+    latents: int
+    encoder: str
+    decoder: str
+    hidden: tuple[int, ...]
+    activation: str
+    likelihood: str
+    sigma: str
+    prior: str
+    normalize: str
+    prior_components: int = 10
+    levels: int = 1
+
+
+# The kinds of decoder scale beside a fixed number: one shared parameter, a head of the decoder for every image and pixel,
+# and the one that is best for the batch (in evaluation: for the training split).
+SIGMAS = ("learned", "per_pixel", "optimal")
+# What the networks see, and undo: pixels as they are, less their mean, also in units of their std, or on principal axes in
+# units of theirs. All are affine: a linear network stays linear, its models are the same, only Adam's path is shorter.
+NORMALIZE = ("none", "center", "standardize", "whiten")
+NETWORKS = ("encoder", "decoder")  # the parts of `VAE` that may compute in another dtype
+
+
+class VAE(nn.Module):
+    """Deterministic network of a `ModelSpec`; bound to its parameters, `encode`, `decode` and `prior` can be called.
+
+    With a `dtype`, encoder and decoder compute in it, with parameters bound in it (see `cast`); all else is as given.
+    """
+
+    spec: ModelSpec
+    dtype: Any = None
+
+    def setup(self) -> None:
+        spec = self.spec
+        self.encoder = networks.ENCODERS[spec.encoder](spec.hidden, spec.latents, spec.activation)
+        # Two outputs per pixel where one of them is its sigma.
+        shape = (*spec.shape[:-1], 2 * spec.shape[-1]) if spec.sigma == "per_pixel" else spec.shape
+        self.decoder = networks.DECODERS[spec.decoder](spec.hidden[::-1], shape, spec.activation)
+        self.prior_network = priors.PriorNetwork(spec.prior, spec.latents, spec.prior_components, spec.shape)
+        if spec.sigma == "learned":
+            self.raw_log_sigma = self.param("raw_log_sigma", nn.initializers.zeros_init(), ())
+
+    @nn.nowrap
+    def cast(self, params: dict) -> dict:
+        """`params` with those of the two networks in `dtype`."""
+        if self.dtype is None:
+            return params
+        return params | {name: jax.tree.map(lambda leaf: leaf.astype(self.dtype), params[name]) for name in NETWORKS}
+
+    def _through(self, network: nn.Module, x: Float[Array, "batch *shape"]):
+        """network(x), computed in `dtype`."""
+        if self.dtype is None:
+            return network(x)
+        return jax.tree.map(lambda output: output.astype(x.dtype), network(x.astype(self.dtype)))
+
+    def encode(self, x: Float[Array, "batch *pixels"]) -> Posterior:
+        """q(z | x) for images in [0, 1] (or any vectors)."""
+        if self.spec.normalize != "none":
+            pixels = likelihoods.flat(x) - self._of_pixels("mean")
+            if self.spec.normalize == "standardize":
+                pixels = pixels / self._of_pixels("std")
+            if self.spec.normalize == "whiten":
+                pixels = pixels @ self._statistic("whiten")
+            x = pixels.reshape(x.shape)
+        return Posterior(*self._through(self.encoder, x))
+
+    def _statistic(self, name: str) -> Float[Array, "..."]:
+        """Of the training data (`data.Dataset.statistics`); constant, and in the state so that it is saved with it."""
+        return self.get_variable("statistics", name)
+
+    def _of_pixels(self, name: str) -> Float[Array, "1 pixels"]:
+        """A statistic of each pixel, for a batch of flat images."""
+        return likelihoods.flat(self._statistic(name)[None])
+
+    def log_sigma(self, sigma: float | Float[Array, ""] = 1.0) -> Float[Array, ""]:
+        """log of the decoder's shared scale: learned, or the number that is given; never below what cooling allows."""
+        return self._from_raw(self.raw_log_sigma) if self.spec.sigma == "learned" else self._cooled(jnp.log(sigma))
+
+    def _cooled(self, log_sigma: Float[Array, "..."]) -> Float[Array, "..."]:
+        """While training cools, sigma is no less than it says."""
+        if self.has_variable("statistics", "least_log_sigma"):
+            log_sigma = jnp.maximum(log_sigma, self._statistic("least_log_sigma"))
+        return log_sigma
+
+    def _from_raw(self, raw: Float[Array, "..."]) -> Float[Array, "..."]:
+        # Starts at the scale of the data and falls: latents are then won one by one, from the largest direction on.
+        scale = jnp.log(self._statistic("scale")) if self.spec.normalize != "none" else 0.0
+        return self._cooled(likelihoods.floored(scale + raw))
+
+    def decode(self, z: Float[Array, "batch latents"], sigma: float | Float[Array, ""] = 1.0) -> likelihoods.Likelihood:
+        """p(x | z); `sigma` is used where the spec says "fixed" or "optimal"."""
+        output, family = self._through(self.decoder, z), likelihoods.LIKELIHOODS[self.spec.likelihood]
+        if self.spec.sigma == "per_pixel":
+            output, raw = jnp.split(output, 2, axis=-1)
+            log_sigma = self._from_raw(likelihoods.flat(raw)).reshape(raw.shape)
+        else:
+            log_sigma = self.log_sigma(sigma)
+        if self.spec.normalize != "none":
+            pixels = likelihoods.flat(output)
+            if self.spec.normalize == "standardize":
+                pixels = pixels * self._of_pixels("std")
+            if self.spec.normalize == "whiten":
+                pixels = pixels @ self._statistic("color")
+            # The decoder that says nothing says the mean of the training data.
+            output = (pixels + family.offset(self._of_pixels("mean"))).reshape(output.shape)
+        return family.build(output, log_sigma, self.spec.levels)
+
+    def log_likelihood(
+        self,
+        x: Float[Array, "batch *pixels"],
+        z: Float[Array, "batch latents"],
+        sigma: float | Float[Array, ""] = 1.0,
+        mean: Callable[[Array], Array] = lambda value: value,
+    ) -> Float[Array, " batch"]:
+        """log p(x | z) as it is trained: an "optimal" sigma is that of this batch, and `sigma` not used.
+
+        `mean` is over the devices that have equal parts of the batch.
+        """
+        likelihood = self.decode(z, sigma)
+        return (likelihood.fitted(x, mean) if self.spec.sigma == "optimal" else likelihood).log_prob(x)
+
+    def prior(self) -> priors.Prior:
+        """p(z)."""
+        return self.prior_network(functools.partial(self._through, self.encoder))
+
+    def __call__(self, x: Float[Array, "batch *pixels"]) -> likelihoods.Likelihood:
+        """One pass through both networks: what `init` needs to make every parameter."""
+        self.prior()
+        return self.decode(self.encode(x).mean)

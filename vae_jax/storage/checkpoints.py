@@ -1,0 +1,136 @@
+"""Orbax checkpoints of host trees, with a digest over state and metadata: atomic, the last two kept.
+
+Orbax writes under a temporary name and renames, but it does not notice a flipped bit when it reads; the digest does.
+"""
+
+import contextlib
+import dataclasses
+import gc
+import hashlib
+import json
+import logging
+import pathlib
+import shutil
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from vae_jax.core import errors
+from vae_jax.system import multihost, progress
+
+KEEP = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """A saved `state` (NumPy leaves), how far it is (`step`), and the JSON that was saved with it."""
+
+    step: int
+    state: Any
+    metadata: dict
+
+
+def digest(tree, metadata: dict) -> str:
+    """SHA-256 over the metadata and the paths, dtypes, shapes and bytes of all leaves."""
+    sha = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        leaf = np.ascontiguousarray(leaf)
+        sha.update(f"{jax.tree_util.keystr(path)} {leaf.dtype} {leaf.shape}".encode())
+        sha.update(leaf.data)
+    return sha.hexdigest()
+
+
+def save(directory: pathlib.Path, step: int, state, metadata: dict) -> None:
+    """Save `state` (NumPy arrays with a leading runs axis) as number `step`, and drop all but the last two."""
+    from orbax.checkpoint import v1 as ocp
+
+    tree = _as_dict(state)
+    # Overwrite: a run that goes on from the checkpoint before a damaged one comes by the damaged one's step again.
+    path, signed = directory.absolute() / str(step), metadata | {"digest": digest(tree, metadata)}
+    try:
+        with _silent():
+            ocp.save(path, tree, custom_metadata=signed, overwrite=True)
+    except Exception as error:  # whatever Orbax and its storage raise on a full disk
+        raise OSError(0, f"could not be saved ({type(error).__name__}: {str(error)[:200]!r})", str(path)) from error
+    if multihost.writes():
+        _drop(directory, _steps(directory)[KEEP:])
+
+
+def clear(directory: pathlib.Path) -> None:
+    """Remove every checkpoint of `directory`, and `directory` where nothing else is in it."""
+    _drop(directory, _steps(directory))
+    with contextlib.suppress(OSError):
+        directory.rmdir()
+
+
+def _drop(directory: pathlib.Path, steps: list[int]) -> None:
+    """Remove the checkpoints of these steps, and what saves that were killed have left."""
+    for stale in [*(directory / str(step) for step in steps), *directory.glob("*.orbax-checkpoint-tmp*")]:
+        shutil.rmtree(stale)
+
+
+def load_latest(directory: pathlib.Path, like) -> Checkpoint | None:
+    """The newest checkpoint that is whole, or None where none was saved; damaged ones are named on standard error.
+
+    Args:
+      directory: as given to `save`.
+      like: a tree of arrays or shapes with the structure of the saved state.
+
+    Raises:
+      UserError: there are checkpoints, and all of them are damaged.
+    """
+    steps = _steps(directory)
+    for step in steps:
+        try:
+            state, metadata = _read(directory.absolute() / str(step), like)
+        except Exception as error:  # whatever Orbax and its storage raise on a damaged file
+            progress.say(f"{directory / str(step)}: damaged checkpoint ({type(error).__name__}: {str(error)[:80]!r})")
+            continue
+        return Checkpoint(step, state, metadata)
+    if steps:
+        raise errors.UserError(f"{directory}: no checkpoint is whole; start over by --restart")
+    return None
+
+
+def _read(path: pathlib.Path, like) -> tuple[Any, dict]:
+    from orbax.checkpoint import v1 as ocp
+
+    wanted = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), _as_dict(like))
+    with _silent():
+        metadata = dict(ocp.metadata(path).custom_metadata)
+        tree = ocp.load(path, wanted)
+    if metadata.pop("digest") != digest(tree, metadata):
+        raise ValueError("its digest differs")
+    # Orbax gives the shape that was saved, whatever was asked for.
+    if any(tree[name].shape != leaf.shape for name, leaf in wanted.items()):
+        raise ValueError("it is of another structure")
+    return jax.tree.unflatten(jax.tree.structure(like), jax.tree.leaves(tree)), metadata
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Keep back the pages that Orbax and its tasks print about a damaged file, of which we say one line."""
+    disabled, hook = logging.root.manager.disable, sys.unraisablehook
+    logging.disable(logging.CRITICAL)
+    sys.unraisablehook = lambda _: None  # reads that Orbax dropped report to a loop that is closed
+    try:
+        yield
+    except Exception:
+        gc.collect()  # a task that failed logs when it is collected
+        raise
+    finally:
+        logging.disable(disabled)
+        sys.unraisablehook = hook
+
+
+def _steps(directory: pathlib.Path) -> list[int]:
+    """The steps that were saved, newest first."""
+    return sorted((int(path.name) for path in directory.glob("*") if path.name.isdecimal()), reverse=True)
+
+
+def _as_dict(state) -> dict:
+    """A flat dict of numbered leaves: what is on disk does not depend on the classes of the state."""
+    return {f"{number:04d}": leaf for number, leaf in enumerate(jax.tree.leaves(state))}

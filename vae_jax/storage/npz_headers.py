@@ -1,0 +1,72 @@
+"""NumPy's .npz archives from anybody: nothing is unpickled, and nothing is unpacked that would not fit."""
+
+import io
+import math
+import os
+import pathlib
+import zipfile
+from collections.abc import Container, Iterable
+
+import numpy as np
+
+from vae_jax.core import errors
+
+HEADER = 16_384  # bytes; NumPy itself takes none that is longer than 10,000
+SHARE = 0.5  # of the machine's memory that the arrays of one file may take
+
+
+def read(
+    path: str | pathlib.Path, where: str, names: Container[str] | None = None, required: Iterable[str] = ()
+) -> dict[str, np.ndarray]:
+    """The arrays of an .npz file by name.
+
+    Args:
+      path: the file.
+      where: what a message about it begins with.
+      names: what is read of it; None is everything.
+      required: names that have to be there.
+
+    Raises:
+      UserError: no such archive, a damaged one, pickled objects, a missing name, or arrays that say in their headers that
+        they take more than half of the memory: that is asked before anything is unpacked.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = {member.removesuffix(".npy"): member for member in archive.namelist()}
+            for name in required:
+                if name not in members:
+                    raise errors.UserError(f"{where}: no array {name!r}, only {', '.join(members)}")
+            members = {name: member for name, member in members.items() if names is None or name in names}
+            size, limit = sum(_declared(archive, member) for member in members.values()), SHARE * _memory()
+            if size > limit:
+                raise errors.UserError(
+                    f"{where}: its arrays take {size / 2**30:,.1f} GiB; should be at most {limit / 2**30:,.1f} GiB, half of "
+                    "this machine's memory"
+                )
+            return {name: _array(archive, member) for name, member in members.items()}
+    except errors.UserError:
+        raise
+    except Exception as error:  # a damaged zip raises one of a dozen types
+        raise errors.UserError(f"{where}: not a readable .npz without pickled objects ({type(error).__name__})") from error
+
+
+def _declared(archive: zipfile.ZipFile, member: str) -> int:
+    """The bytes of an array, by its header."""
+    with archive.open(member) as file:
+        head = io.BytesIO(file.read(HEADER))  # a header says how long it is, which may be a lie
+    version = np.lib.format.read_magic(head)
+    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read_header(head)
+    return math.prod(shape) * dtype.itemsize
+
+
+def _array(archive: zipfile.ZipFile, member: str) -> np.ndarray:
+    with archive.open(member) as file:
+        array = np.lib.format.read_array(file, allow_pickle=False)
+        if file.read(1):  # also what compares the checksum
+            raise ValueError("bytes after the array")
+    return array
+
+
+def _memory() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
