@@ -15,7 +15,7 @@ import jax
 from jax.experimental.compilation_cache import compilation_cache
 
 from configs import base
-from vae_jax.storage import results
+from vae_jax.storage import run_directory
 
 ROOT = pathlib.Path(__file__).parents[1]
 COLLECTIVES = re.compile(r"all-reduce|all-gather|all-to-all|collective-permute|collective-broadcast|reduce-scatter")
@@ -49,7 +49,7 @@ def assert_same_numbers(ours, theirs):
     mine, other = (sorted(path.name for path in (workdir / "arrays").iterdir()) for workdir in (ours, theirs))
     assert mine == other
     for name in mine:
-        arrays = [results.read_arrays(workdir / "arrays" / name) for workdir in (ours, theirs)]
+        arrays = [run_directory.read_arrays(workdir / "arrays" / name) for workdir in (ours, theirs)]
         assert arrays[0].keys() == arrays[1].keys()
         assert all(arrays[0][key].tobytes() == arrays[1][key].tobytes() for key in arrays[0])
 

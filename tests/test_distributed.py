@@ -11,7 +11,7 @@ import pytest
 from support import assert_same_numbers, tiny, with_settings
 
 from experiments import command_line
-from vae_jax.storage import results
+from vae_jax.storage import run_directory
 from vae_jax.study import study
 from vae_jax.system import multihost
 
@@ -103,7 +103,7 @@ def test_one_process_speaks_and_writes(double):
     workdir, ((_, first), (_, second)) = double
     assert first.splitlines()[0].startswith("vae (3 runs): 120 steps in ")
     assert second == ""
-    events = [line["event"] for line in results.read_jsonl(workdir / "log.jsonl")]
+    events = [line["event"] for line in run_directory.read_jsonl(workdir / "log.jsonl")]
     assert events == ["trained", "evaluated"]
 
 

@@ -13,7 +13,7 @@ from support import tiny
 
 from configs import ablations
 from vae_jax.models import likelihoods, networks, priors
-from vae_jax.storage import results
+from vae_jax.storage import tables
 from vae_jax.study import grid, study
 from vae_jax.training import objectives
 
@@ -50,7 +50,7 @@ def test_the_study_from_python_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(ablations, "sweep", one_run)
     exec(compile(study_block(), str(README), "exec"), {})
     (table,) = tmp_path.rglob("results.csv")
-    assert [row["name"] for row in results.read_csv(table)] == ["vae", "pca"]
+    assert [row["name"] for row in tables.read_csv(table)] == ["vae", "pca"]
     assert "Traceback" not in capsys.readouterr().err
 
 

@@ -17,7 +17,7 @@ from support import ROOT, SMALL, Forks, wait_for
 from experiments import command_line
 from vae_jax.core import errors
 from vae_jax.figures import draw as figures
-from vae_jax.storage import results
+from vae_jax.storage import run_directory, tables
 from vae_jax.study import study
 from vae_jax.system import signals
 
@@ -115,7 +115,7 @@ def test_stopped_by_signals(forks, tmp_path):
         ended = forks.end()
         assert (ended.code, ended.out) == (128 + number, ""), ended
         epoch = max(int(path.name) for path in (workdir / "checkpoints" / "group_000").iterdir())
-        assert epoch == len(results.read_jsonl(metrics)) < 500
+        assert epoch == len(run_directory.read_jsonl(metrics)) < 500
         typed = shlex.join([sys.executable, "-m", "experiments.train", *command])
         assert ended.err.splitlines()[-1] == (
             f"stopped by {number.name}, saved after epoch {epoch} of 500; to go on: {typed}"
@@ -220,9 +220,9 @@ def test_restart_removes_its_own_files_only(forks, whole, tmp_path):
     assert sorted(workdir.rglob("*")) == before
     ended = forks.run("train", arguments(workdir, "--restart", "--sweep=seed=1"))
     assert ended.code == 0, ended
-    (row,) = results.read_csv(workdir / "results.csv")
-    assert row == results.read_csv(whole[0] / "results.csv")[1] | {"run": 0}
-    assert not results.arrays_path(workdir, 1).exists()
+    (row,) = tables.read_csv(workdir / "results.csv")
+    assert row == tables.read_csv(whole[0] / "results.csv")[1] | {"run": 0}
+    assert not run_directory.arrays_path(workdir, 1).exists()
     assert [(workdir / name).read_text() for name in foreign] == foreign
 
 
@@ -257,7 +257,7 @@ def test_a_diverged_run_harms_no_other(forks, whole, tmp_path):
     command = arguments(tmp_path / "grid", "--sweep=optimizer.learning_rate=3e-3,1e6")
     ended = forks.run("train", command)
     assert ended.code == 3, ended
-    rows = results.read_csv(tmp_path / "grid" / "results.csv")
+    rows = tables.read_csv(tmp_path / "grid" / "results.csv")
     assert "diverged" not in rows[0]
     step = rows[1]["diverged"]
     assert 0 <= step < 24 * 3
@@ -265,9 +265,9 @@ def test_a_diverged_run_harms_no_other(forks, whole, tmp_path):
     assert last.startswith(f"error: 1 of 2 runs diverged: run 1 (vae, optimizer.learning_rate=1000000.0) at step {step};")
     assert f"  diverged at step {step}\n" in ended.out
     # The other, bit for bit.
-    assert rows[0] == results.read_csv(whole[0] / "results.csv")[0] | {"optimizer.learning_rate": 0.003}
-    lines = results.read_jsonl(tmp_path / "grid" / "metrics.jsonl")
-    assert lines[::2] == results.read_jsonl(whole[0] / "metrics.jsonl")[::2]
+    assert rows[0] == tables.read_csv(whole[0] / "results.csv")[0] | {"optimizer.learning_rate": 0.003}
+    lines = run_directory.read_jsonl(tmp_path / "grid" / "metrics.jsonl")
+    assert lines[::2] == run_directory.read_jsonl(whole[0] / "metrics.jsonl")[::2]
     # Frozen: what depends on the state alone stays as it is.
     late = [line["valid_mean_std"] for line in lines[1::2] if line["step"] > step]
     assert len(late) > 2
@@ -291,7 +291,7 @@ def test_a_directory_of_a_released_format_is_read(tmp_path, name, monkeypatch):
     """
     monkeypatch.chdir(ROOT)
     workdir = pathlib.Path(shutil.copytree(ROOT / "tests" / "data" / name, tmp_path / name))
-    (before,) = results.read_csv(workdir / "results.csv")
+    (before,) = tables.read_csv(workdir / "results.csv")
     assert [path.name for path in figures.draw(workdir)] == ["densities.png", "posterior_std.png"]
     (evaluated,) = study.evaluate(workdir)
     numbers = {key: value for key, value in before.items() if isinstance(value, float)}
@@ -306,9 +306,9 @@ def test_a_directory_of_a_released_format_is_read(tmp_path, name, monkeypatch):
 
 def test_a_directory_of_a_format_to_come_is_refused(whole, tmp_path):
     workdir = pathlib.Path(shutil.copytree(whole[0], tmp_path / "new"))
-    described = results.read_json(workdir / "config.json")
+    described = run_directory.read_json(workdir / "config.json")
     described |= {"format": 99, "versions": {"vae_jax": "7.0.0"}}
-    results.write_json(workdir / "config.json", described)
+    run_directory.write_json(workdir / "config.json", described)
     for read in (figures.draw, study.evaluate):
         with pytest.raises(errors.UserError, match=r"written by vae_jax 7\.0\.0 in format 99; this is vae_jax \d"):
             read(workdir)
@@ -325,5 +325,5 @@ def test_the_same_command_twice_and_the_grid_the_other_way_round(forks, whole, t
             assert (compiled / name).read_bytes() == (whole[0] / name).read_bytes(), name
     assert_same(compiled, whole[0])
     assert forks.run("train", arguments(tmp_path / "turned", "--sweep=seed=1,0")).code == 0
-    turned = results.read_csv(tmp_path / "turned" / "results.csv")
-    assert [row | {"run": 1 - row["run"]} for row in turned[::-1]] == results.read_csv(whole[0] / "results.csv")
+    turned = tables.read_csv(tmp_path / "turned" / "results.csv")
+    assert [row | {"run": 1 - row["run"]} for row in turned[::-1]] == tables.read_csv(whole[0] / "results.csv")

@@ -12,7 +12,7 @@ import pytest
 from support import FORKS
 
 from experiments import command_line
-from vae_jax.storage import results
+from vae_jax.storage import run_directory, tables
 
 ROOT = pathlib.Path(__file__).parents[1]
 SMALL = {
@@ -102,10 +102,10 @@ def test_train_fills_the_directory(clone, trained):
     workdir = clone / "runs" / "vae"
     names = {"config.json", "metrics.jsonl", "results.csv", "log.jsonl", "arrays", "checkpoints", "figures"}
     assert names <= {path.name for path in workdir.iterdir()}
-    rows = results.read_csv(workdir / "results.csv")
+    rows = tables.read_csv(workdir / "results.csv")
     assert [(row["objective.beta"], row["seed"]) for row in rows] == [(0.5, 0), (0.5, 1), (1.0, 0), (1.0, 1)]
-    assert len(results.read_jsonl(workdir / "metrics.jsonl")) == 8
-    assert results.read_json(workdir / "config.json")["config"]["model"]["hidden"] == [8]
+    assert len(run_directory.read_jsonl(workdir / "metrics.jsonl")) == 8
+    assert run_directory.read_json(workdir / "config.json")["config"]["model"]["hidden"] == [8]
 
 
 def test_the_same_command_again_only_draws(typed, trained):

@@ -14,7 +14,7 @@ from vae_jax.core import errors
 from vae_jax.figures import draw as figures
 from vae_jax.figures import images as image_figures
 from vae_jax.figures import style as plotting
-from vae_jax.storage import results
+from vae_jax.storage import run_directory, tables
 
 STUDY = {  # name -> noise_scale, distortion_weight, betas
     "ae": (0.0, 1.0, (0.0,)),
@@ -58,9 +58,11 @@ def write_run(workdir, run: int, settings: dict, name: str, seed: int, **shape) 
     """The arrays and metrics of one run; returns its row of results.csv."""
     noise, weight, beta = settings.values()
     generator = np.random.default_rng(run)
-    results.write_arrays(results.arrays_path(workdir, run), arrays_of(noise, seed, **shape))
+    run_directory.write_arrays(run_directory.arrays_path(workdir, run), arrays_of(noise, seed, **shape))
     metrics = {"run": run, "name": name, "seed": seed}
-    results.append_jsonl(workdir / "metrics.jsonl", [metrics | {"epoch": e, "train_mean_std": 0.9**e} for e in (1, 2, 3)])
+    run_directory.append_jsonl(
+        workdir / "metrics.jsonl", [metrics | {"epoch": e, "train_mean_std": 0.9**e} for e in (1, 2, 3)]
+    )
     row = {"run": run, "name": name, "seed": seed} | settings | {"mean_std": noise}
     for prefix in ("", "train_"):
         rate = math.inf if noise == 0 else 20.0 if beta == 0 else (2 + generator.random()) / beta
@@ -76,7 +78,7 @@ def write_study(workdir, study: dict = STUDY, seeds: int = 2, **shape):
         for beta in betas:
             settings = {"objective.noise_scale": noise, "objective.distortion_weight": weight, "objective.beta": beta}
             rows.append(write_run(workdir, len(rows), settings, name, seed, **shape))
-    results.write_csv(workdir / "results.csv", [*rows, {"run": len(rows), "name": "pca", "mse": 0.1, "train_mse": 0.1}])
+    tables.write_csv(workdir / "results.csv", [*rows, {"run": len(rows), "name": "pca", "mse": 0.1, "train_mse": 0.1}])
     return workdir
 
 
@@ -134,7 +136,7 @@ def test_latents_figure_has_a_line_for_each_name(tmp_path):
         for run, (latents, name, seed) in enumerate(itertools.product((1, 2, 4), ("linear_ae", "ae"), (0, 1)))
     ]
     rows += [{"run": 90 + k, "name": "pca", "model.latents": k, "mse": 1 / k, "train_mse": 1 / k} for k in (1, 2, 4)]
-    results.write_csv(tmp_path / "results.csv", rows)
+    tables.write_csv(tmp_path / "results.csv", rows)
     assert drawn(tmp_path) == {"latents"}
     axes = figures.latents(plotting.Directory(tmp_path)).axes[0]
     assert {text.get_text() for text in axes.get_legend().get_texts()} == {"linear_ae", "ae", "pca"}
@@ -145,7 +147,7 @@ def test_latents_figure_has_a_line_for_each_name(tmp_path):
 PIXELS = 16
 
 
-def write_water_filling(workdir) -> list[results.Row]:
+def write_water_filling(workdir) -> list[tables.Row]:
     """Runs of known rate and squared error 1 + theta, one pair of which shares theta; and their closed form."""
     rows: list = []
     for name, (beta, sigma) in itertools.product(("linear", "ppca"), ((0.5, 0.5), (1.0, 0.5), (4.0, 0.5), (4.0, 0.25))):
@@ -154,8 +156,8 @@ def write_water_filling(workdir) -> list[results.Row]:
         row = {"run": len(rows), "name": name, "objective.beta": beta, "model.sigma": sigma, "sigma": sigma, "theta": theta}
         seed = {"seed": 0} if name == "linear" else {}
         rows.append(row | seed | {"train_rate": -math.log(theta / 2), "train_distortion": distortion})
-    results.write_arrays(results.arrays_path(workdir, 0), {"images": np.zeros((5, 4, 4, 1))})
-    results.write_csv(workdir / "results.csv", rows)
+    run_directory.write_arrays(run_directory.arrays_path(workdir, 0), {"images": np.zeros((5, 4, 4, 1))})
+    tables.write_csv(workdir / "results.csv", rows)
     return rows
 
 
@@ -173,9 +175,9 @@ def test_water_filling_shows_rate_and_squared_error_over_theta(tmp_path):
 
 def test_water_filling_has_the_curve_of_the_spectrum_where_there_is_one(tmp_path):
     write_water_filling(tmp_path)
-    path = results.arrays_path(tmp_path, 0)
+    path = run_directory.arrays_path(tmp_path, 0)
     arrays = {"spectrum": np.array([3.0, 0.5, 0.2, 0.1]), "codes_mean": np.zeros((5, 2))}
-    results.write_arrays(path, results.read_arrays(path) | arrays)
+    run_directory.write_arrays(path, run_directory.read_arrays(path) | arrays)
     rate, error, _ = figures.water_filling(plotting.Directory(tmp_path)).axes
     for axes, value in (
         (rate, lambda theta: (np.log(3 / theta) + max(np.log(0.5 / theta), 0)) / 2),
@@ -190,9 +192,9 @@ def test_water_filling_has_the_curve_of_the_spectrum_where_there_is_one(tmp_path
 def test_water_filling_passes_over_diverged_runs_and_needs_a_closed_form(tmp_path):
     rows = write_water_filling(tmp_path)
     rows[1] |= {"train_rate": math.nan, "train_distortion": math.nan}
-    results.write_csv(tmp_path / "results.csv", rows)
+    tables.write_csv(tmp_path / "results.csv", rows)
     assert [len(line.get_xdata()) for line in figures.water_filling(plotting.Directory(tmp_path)).axes[0].lines] == [4, 2, 1]
-    results.write_csv(tmp_path / "results.csv", rows[:4])
+    tables.write_csv(tmp_path / "results.csv", rows[:4])
     assert figures.water_filling(plotting.Directory(tmp_path)) is None
 
 
@@ -202,7 +204,7 @@ def test_gradient_variance_has_a_line_for_each_estimator(tmp_path):
         | {"gradient_variance_reparameterized": latents + seed, "gradient_variance_score": 100 * latents**2 + seed}
         for run, (latents, seed) in enumerate(itertools.product((2, 4, 16), (0, 1, 2)))
     ]
-    results.write_csv(tmp_path / "results.csv", rows)
+    tables.write_csv(tmp_path / "results.csv", rows)
     axes = figures.gradient_variance(plotting.Directory(tmp_path)).axes[0]
     bars = {bar.get_label(): bar.lines for bar in axes.containers}
     assert set(bars) == {text.get_text() for text in axes.texts} and axes.get_yscale() == "log"
@@ -211,7 +213,7 @@ def test_gradient_variance_has_a_line_for_each_estimator(tmp_path):
         np.testing.assert_allclose(line.get_ydata(), mean)
         for ends, middle in zip(segments.get_segments(), mean, strict=True):  # the error of 0, 1, 2 is 1 / sqrt(3)
             np.testing.assert_allclose(ends[:, 1], middle + np.array([-1, 1]) / math.sqrt(3))
-    results.write_csv(tmp_path / "results.csv", rows[:3])
+    tables.write_csv(tmp_path / "results.csv", rows[:3])
     assert figures.gradient_variance(plotting.Directory(tmp_path)) is None  # one number of latents
 
 
@@ -226,10 +228,10 @@ def write_calibration(workdir, names=("fixed", "learned"), shape=(4, 4, 1)) -> N
         arrays |= {"predictive_low": images - half, "predictive_high": images + half}
         arrays |= {"coverage_levels": levels, "coverage": levels**2, "coverage_se": levels / 100}
         arrays |= {"pit_histogram": np.full(20, 0.05), "pit_histogram_se": np.full(20, 0.01)}
-        results.write_arrays(results.arrays_path(workdir, len(rows)), arrays)
+        run_directory.write_arrays(run_directory.arrays_path(workdir, len(rows)), arrays)
         coverage = {"coverage_3sigma": 0.9, "predictive_coverage_3sigma": 0.95, "mean_code_coverage_3sigma": 0.97}
         rows.append({"run": len(rows), "name": name, "seed": 0, "objective.beta": beta} | coverage)
-    results.write_csv(workdir / "results.csv", rows)
+    tables.write_csv(workdir / "results.csv", rows)
 
 
 def test_reliability_has_a_panel_for_each_name_and_a_curve_for_each_setting(tmp_path):
@@ -265,7 +267,7 @@ def test_intervals_of_vectors_are_not_drawn(tmp_path):
 
 def test_trade_off_shows_mean_and_standard_error_over_seeds(tmp_path):
     directory = plotting.Directory(write_study(tmp_path, seeds=3))
-    rows = results.read_csv(tmp_path / "results.csv")
+    rows = tables.read_csv(tmp_path / "results.csv")
     for axes, prefix in zip(figures.trade_off(directory).axes, ("train_", ""), strict=True):
         bars = {bar.get_label(): bar for bar in axes.containers}
         # Every setting of finite rate, also where it lies out of view.
@@ -274,7 +276,7 @@ def test_trade_off_shows_mean_and_standard_error_over_seeds(tmp_path):
             runs = [row for row in rows if row["name"] == label.split(",")[0] and row["objective.beta"] == beta]
             line, _, segments = bars[label].lines
             for axis, column in enumerate(("rate", "distortion")):
-                mean, error = results.spread([row[prefix + column] for row in runs])
+                mean, error = tables.mean_and_stderr([row[prefix + column] for row in runs])
                 ends = segments[axis].get_segments()[0][:, axis]
                 np.testing.assert_allclose(float(line.get_data()[axis][0]), mean)
                 np.testing.assert_allclose(ends, [mean - error, mean + error])
@@ -321,15 +323,15 @@ def test_posterior_std_leaves_out_deterministic_codes(tmp_path):
 
 def test_plane_lies_over_its_codes_with_the_largest_second_latent_on_top(tmp_path):
     write_study(tmp_path, {"vae": STUDY["vae"]}, seeds=1)
-    path = results.arrays_path(tmp_path, 0)
-    arrays = results.read_arrays(path)
+    path = run_directory.arrays_path(tmp_path, 0)
+    arrays = run_directory.read_arrays(path)
     # Pictures as bright as their first latent is large, so that the picture shows its own axes.
     first, second = np.unique(arrays["plane_latents"][:, 0]), np.unique(arrays["plane_latents"][:, 1])
     level = (arrays["plane_latents"][:, 0] - first[0]) / np.ptp(first) / 2 + (
         arrays["plane_latents"][:, 1] == second[-1]
     ) / 2
     arrays["plane"] = np.broadcast_to(level[:, None, None, None], (400, 8, 8, 1))
-    results.write_arrays(path, arrays)
+    run_directory.write_arrays(path, arrays)
     _, right = image_figures.latent_plane(plotting.Directory(tmp_path)).axes
     image = right.images[0]
     picture, (left, _, bottom, top) = np.asarray(image.get_array()), image.get_extent()
@@ -349,7 +351,7 @@ def test_steering_keeps_the_colors_and_names_what_lies_beyond_the_betas(tmp_path
             row = {"run": len(rows), "name": name, "seed": seed, "objective.kind": kind, key: value}
             rows.append(row | {f"{prefix}rate": rate + seed for prefix in ("", "train_")})
             rows[-1] |= {"distortion": 20.0 - rate / 10, "train_distortion": 19.0 - rate / 10}
-    results.write_csv(tmp_path / "results.csv", rows)
+    tables.write_csv(tmp_path / "results.csv", rows)
     directory = plotting.Directory(tmp_path)
     figure = figures.FIGURES["steering"](directory)
     colors = {setting.name: setting.color for setting in directory.settings}
@@ -371,10 +373,10 @@ def circles(figure) -> list[int]:
 def test_circles_are_those_of_a_normal_prior_alone(tmp_path, prior, where):
     write_study(tmp_path, {"vae": STUDY["vae"]}, seeds=1)
     if where == "config":
-        results.write_json(tmp_path / "config.json", {"config": {"model": {"prior": prior}}})
+        run_directory.write_json(tmp_path / "config.json", {"config": {"model": {"prior": prior}}})
     else:
-        rows = results.read_csv(tmp_path / "results.csv")
-        results.write_csv(tmp_path / "results.csv", [row | {"model.prior": prior} for row in rows])
+        rows = tables.read_csv(tmp_path / "results.csv")
+        tables.write_csv(tmp_path / "results.csv", [row | {"model.prior": prior} for row in rows])
     plane, panels = (figures.FIGURES[name](plotting.Directory(tmp_path)) for name in ("latent_plane", "latent_panels"))
     is_normal = prior == "normal"
     assert circles(plane) == [2 * is_normal, 2 * is_normal] and circles(panels) == [2 * is_normal]
@@ -384,9 +386,9 @@ def test_circles_are_those_of_a_normal_prior_alone(tmp_path, prior, where):
 @pytest.mark.parametrize("prior", ["normal", "laplace"])
 def test_densities_are_those_of_the_posteriors(tmp_path, prior):
     write_study(tmp_path, {"vae": STUDY["vae"]}, seeds=1)
-    results.write_json(tmp_path / "config.json", {"config": {"model": {"prior": prior}}})
+    run_directory.write_json(tmp_path / "config.json", {"config": {"model": {"prior": prior}}})
     (axes,) = figures.FIGURES["densities"](plotting.Directory(tmp_path)).axes
-    arrays = results.read_arrays(results.arrays_path(tmp_path, 0))
+    arrays = run_directory.read_arrays(run_directory.arrays_path(tmp_path, 0))
     latent = arrays["codes_mean"].var(axis=0).argmax()
     *single, last = (line.get_xydata().T for line in axes.get_lines())
     single = single if prior == "normal" else [*single, last]
@@ -401,8 +403,8 @@ def test_densities_are_those_of_the_posteriors(tmp_path, prior):
 def test_whether_codes_are_held_to_the_prior_is_what_evaluation_wrote(tmp_path):
     write_study(tmp_path, {"vae_no_kl": STUDY["vae_no_kl"], "vae": STUDY["vae"]}, seeds=1)
     for run, held in enumerate((True, False)):  # of beta 0 and 1: the other way round than beta alone says
-        path = results.arrays_path(tmp_path, run)
-        results.write_arrays(path, results.read_arrays(path) | {"held_to_prior": np.array(held)})
+        path = run_directory.arrays_path(tmp_path, run)
+        run_directory.write_arrays(path, run_directory.read_arrays(path) | {"held_to_prior": np.array(held)})
     directory = plotting.Directory(tmp_path)
     titles = {axes.get_title() for axes in image_figures.samples(directory).axes}
     assert titles == {"vae_no_kl", "vae\n(codes not held to the prior)"}
@@ -412,15 +414,15 @@ def test_whether_codes_are_held_to_the_prior_is_what_evaluation_wrote(tmp_path):
 
 def test_diverged_and_missing_runs_are_passed_over(tmp_path):
     write_study(tmp_path)
-    rows = results.read_csv(tmp_path / "results.csv")
+    rows = tables.read_csv(tmp_path / "results.csv")
     vae = [row for row in rows if row["name"] == "vae"]
     vae[0] |= {"distortion": math.nan, "train_distortion": math.nan, "rate": math.nan, "train_rate": math.nan}
-    results.write_csv(tmp_path / "results.csv", rows)
-    path = results.arrays_path(tmp_path, vae[0]["run"])
-    results.write_arrays(path, {key: array * np.nan for key, array in results.read_arrays(path).items()})
+    tables.write_csv(tmp_path / "results.csv", rows)
+    path = run_directory.arrays_path(tmp_path, vae[0]["run"])
+    run_directory.write_arrays(path, {key: array * np.nan for key, array in run_directory.read_arrays(path).items()})
     for row in rows:
         if row["name"] == "ae":
-            results.arrays_path(tmp_path, row["run"]).unlink()
+            run_directory.arrays_path(tmp_path, row["run"]).unlink()
     directory = plotting.Directory(tmp_path)
     assert "without 1 diverged run" in figures.trade_off(directory).get_suptitle()
     shown = {drawn.setting.name: drawn.row["seed"] for drawn in directory.having("plane")}
@@ -430,10 +432,10 @@ def test_diverged_and_missing_runs_are_passed_over(tmp_path):
 
 def test_a_collapsed_model_alone_is_drawn(tmp_path):
     write_study(tmp_path, {"kl_only": STUDY["kl_only"]}, seeds=1)
-    path = results.arrays_path(tmp_path, 0)
-    arrays = results.read_arrays(path)
+    path = run_directory.arrays_path(tmp_path, 0)
+    arrays = run_directory.read_arrays(path)
     arrays |= {"codes_mean": 0 * arrays["codes_mean"], "plane_latents": 0 * arrays["plane_latents"]}
-    results.write_arrays(path, arrays)
+    run_directory.write_arrays(path, arrays)
     for function in (image_figures.latent_plane, image_figures.latent_panels):
         function(plotting.Directory(tmp_path)).savefig(tmp_path / "figure.png")
 
@@ -442,7 +444,7 @@ def test_missing_or_damaged_files_are_the_users_mistake(tmp_path):
     with pytest.raises(errors.UserError, match=r"results\.csv"):
         figures.draw(tmp_path)
     write_study(tmp_path, {"vae": STUDY["vae"]}, seeds=1)
-    results.arrays_path(tmp_path, 0).write_bytes(b"PK")
+    run_directory.arrays_path(tmp_path, 0).write_bytes(b"PK")
     with pytest.raises(errors.UserError, match=r"run_0000\.npz"):
         figures.draw(str(tmp_path))
 

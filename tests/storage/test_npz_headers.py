@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from vae_jax.core import errors
-from vae_jax.storage import npz_headers, results
+from vae_jax.storage import npz_headers, run_directory
 
 
 def bomb(path, shape: str, dtype: str = "|u1", content: bytes = b"", version: bytes = b"\x01\x00", length: int = 0) -> None:
@@ -84,7 +84,7 @@ def test_no_archive(tmp_path, content):
     path.write_bytes(content)
     for read in (
         lambda: npz_headers.read(path, "it"),
-        lambda: results.read_arrays(path),
+        lambda: run_directory.read_arrays(path),
         lambda: npz_headers.read(tmp_path, "it"),
     ):
         with pytest.raises(errors.UserError, match="not a readable"):

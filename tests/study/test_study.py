@@ -12,7 +12,7 @@ from support import assert_same_numbers, tiny
 
 from vae_jax.core import errors
 from vae_jax.evaluation import evaluate as evaluation
-from vae_jax.storage import results
+from vae_jax.storage import run_directory, tables
 from vae_jax.study import grid, study
 from vae_jax.system import runs
 from vae_jax.training import loop as fit
@@ -72,7 +72,7 @@ def test_columns_stand_in_the_order_of_the_contract(trained):
 
 
 def test_rows_stand_in_the_order_of_the_grid_and_baselines_after_them(trained):
-    rows = results.read_csv(trained / "results.csv")
+    rows = tables.read_csv(trained / "results.csv")
     assert [row["run"] for row in rows] == list(range(10))
     assert [(row["name"], row.get("seed")) for row in rows] == [
         *((name, int(seed)) for name in ("ae", "half", "vae") for seed in SEEDS),
@@ -96,13 +96,13 @@ def test_a_deterministic_code_has_no_made_up_numbers(trained):
 
 
 def test_the_elbo_is_minus_distortion_and_rate(trained):
-    for row in results.read_csv(trained / "results.csv")[:9]:
+    for row in tables.read_csv(trained / "results.csv")[:9]:
         for prefix in ("", "train_"):
             assert row[f"{prefix}elbo"] == -(row[f"{prefix}distortion"] + row[f"{prefix}rate"])
 
 
 def test_run_returns_the_rows_of_the_table(trained):
-    assert study.run(tiny(baselines=("pca",)), trained, sweep, SWEEPS) == results.read_csv(trained / "results.csv")
+    assert study.run(tiny(baselines=("pca",)), trained, sweep, SWEEPS) == tables.read_csv(trained / "results.csv")
 
 
 def test_config_json_says_everything_in_strict_json(trained):
@@ -112,13 +112,13 @@ def test_config_json_says_everything_in_strict_json(trained):
     assert grid.flatten(described["config"]) == config
     assert [row["name"] for row in described["sweep"]] == ["ae", "half", "vae"]
     assert described["sweeps"] == [["seed", [0, 1, 2]], ["optimizer.learning_rate", [0.01]]]
-    assert described["format"] == results.FORMAT
+    assert described["format"] == run_directory.FORMAT
     assert {"jax", "flax", "optax", "numpy", "vae_jax", "python"} <= described["versions"].keys()
     assert described["device"]
 
 
 def test_metrics_have_one_line_per_chunk_and_run(trained):
-    rows = results.read_jsonl(trained / "metrics.jsonl")
+    rows = run_directory.read_jsonl(trained / "metrics.jsonl")
     assert [(row["epoch"], row["run"]) for row in rows] == [(epoch, run) for epoch in (1, 2, 3, 4) for run in range(9)]
     for row in rows:
         columns = [f"{split}_{name}" for split in ("train", "valid") for name in ("loss", "distortion", "rate", "mean_std")]
@@ -131,7 +131,7 @@ def test_metrics_have_one_line_per_chunk_and_run(trained):
 
 def test_metrics_tell_a_point_from_a_distribution(trained):
     """As in results.csv: the std that is really drawn with, and the rate that goes with it."""
-    for row in results.read_jsonl(trained / "metrics.jsonl"):
+    for row in run_directory.read_jsonl(trained / "metrics.jsonl"):
         if row["name"] == "ae":
             assert (row["train_rate"], row["valid_rate"]) == (np.inf, np.inf)
             assert row["train_mean_std"] == row["valid_mean_std"] == 0
@@ -140,12 +140,12 @@ def test_metrics_tell_a_point_from_a_distribution(trained):
 
 
 def test_training_does_something(trained):
-    rows = results.read_jsonl(trained / "metrics.jsonl")
+    rows = run_directory.read_jsonl(trained / "metrics.jsonl")
     assert all(last["train_loss"] < first["train_loss"] for first, last in zip(rows[:9], rows[-9:], strict=True))
 
 
 def test_runs_differ_from_each_other(trained):
-    rows = results.read_csv(trained / "results.csv")
+    rows = tables.read_csv(trained / "results.csv")
     assert len({row["distortion"] for row in rows[:9]}) == 9
 
 
@@ -156,18 +156,18 @@ def test_no_clock_host_or_path_where_numbers_are(trained):
         assert str(trained) not in text
         assert "time" not in text
         assert "seconds" not in text
-    events = results.read_jsonl(trained / "log.jsonl")
+    events = run_directory.read_jsonl(trained / "log.jsonl")
     assert [event["event"] for event in events[:2]] == ["trained", "evaluated"]
     assert all({"time", "host", "seconds"} <= event.keys() for event in events)
 
 
 def test_every_run_has_its_arrays(trained):
-    for row in results.read_csv(trained / "results.csv")[:9]:
-        arrays = results.read_arrays(results.arrays_path(trained, row["run"]))
+    for row in tables.read_csv(trained / "results.csv")[:9]:
+        arrays = run_directory.read_arrays(run_directory.arrays_path(trained, row["run"]))
         assert arrays["codes_mean"].shape == arrays["codes_std"].shape == (359, 2)
         assert arrays["labels"].shape == (359,)
         assert arrays["codes_std"].mean(dtype=float) == pytest.approx(row["mean_std"], rel=1e-6)
-    assert not results.arrays_path(trained, 9).exists()
+    assert not run_directory.arrays_path(trained, 9).exists()
 
 
 def test_nothing_half_written_is_left(trained):
@@ -191,11 +191,11 @@ def test_a_run_alone(trained, tmp_path):
     """Run 7 of the grid, `vae` with seed 1, by itself: the same row, the same lines."""
     config = tiny(name="vae", seed=1, optimizer__learning_rate=0.01, train__checkpoint_every=0)
     (alone,) = study.run(config, tmp_path / "alone")
-    inside = results.read_csv(trained / "results.csv")[7]
+    inside = tables.read_csv(trained / "results.csv")[7]
     assert list(alone) == [key for key in inside if key not in GRID_KEYS]
     assert alone == {key: inside[key] for key in alone} | {"run": 0}
-    lines = [row for row in results.read_jsonl(trained / "metrics.jsonl") if row["run"] == 7]
-    assert results.read_jsonl(tmp_path / "alone" / "metrics.jsonl") == [row | {"run": 0} for row in lines]
+    lines = [row for row in run_directory.read_jsonl(trained / "metrics.jsonl") if row["run"] == 7]
+    assert run_directory.read_jsonl(tmp_path / "alone" / "metrics.jsonl") == [row | {"run": 0} for row in lines]
     (group,) = (tmp_path / "alone" / "checkpoints").iterdir()
     assert [path.name for path in group.iterdir()] == ["4"]  # at the end only
 
@@ -263,8 +263,8 @@ def test_the_same_runs_told_otherwise_are_the_same(trained, sweeps, monkeypatch)
 
 
 def test_other_versions_get_a_word_only(copy, capsys):
-    described = results.read_json(copy / "config.json")
-    results.write_json(copy / "config.json", described | {"versions": {"jax": "0.0.1"}})
+    described = run_directory.read_json(copy / "config.json")
+    run_directory.write_json(copy / "config.json", described | {"versions": {"jax": "0.0.1"}})
     study.run(tiny(baselines=("pca",)), copy, sweep, SWEEPS)
     said, done = capsys.readouterr().err.splitlines()
     assert "other versions" in said
@@ -282,7 +282,7 @@ def test_a_damaged_config_json_is_refused(tmp_path, text):
 
 
 def test_two_processes_do_not_work_in_one_directory(trained):
-    with results.locked(trained):
+    with run_directory.locked(trained):
         with pytest.raises(errors.UserError, match="another process"):
             study.run(tiny(baselines=("pca",)), trained, sweep, SWEEPS)
         with pytest.raises(errors.UserError, match="another process"):
@@ -302,14 +302,14 @@ def test_evaluate_gives_the_same_table(trained, copy):
     (copy / "results.csv").unlink()
     shutil.rmtree(copy / "arrays")
     rows = study.evaluate(copy)
-    assert rows == results.read_csv(trained / "results.csv")
+    assert rows == tables.read_csv(trained / "results.csv")
     assert_same_numbers(copy, trained)
 
 
 def test_an_interrupted_evaluation_is_done_again(trained, copy, monkeypatch):
     (copy / "results.csv").unlink()
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(results, "write_csv", interrupted)
+        patch.setattr(tables, "write_csv", interrupted)
         study.run(tiny(baselines=("pca",)), copy, sweep, SWEEPS)
     assert not (copy / "results.csv").exists()
     study.run(tiny(baselines=("pca",)), copy, sweep, SWEEPS)
@@ -357,7 +357,7 @@ def test_rows_keep_the_order_of_the_grid_where_groups_take_turns(tmp_path, monke
     assert [(row["run"], row["seed"], row["own_seed"], row["model.latents"], row["latents"]) for row in rows] == [
         (0, 5, 5, 2, 2), (1, 5, 5, 3, 3), (2, 6, 6, 2, 2), (3, 6, 6, 3, 3),
     ]  # fmt: skip
-    arrays = [results.read_arrays(results.arrays_path(tmp_path, run)) for run in range(4)]
+    arrays = [run_directory.read_arrays(run_directory.arrays_path(tmp_path, run)) for run in range(4)]
     assert [int(each["seed"]) for each in arrays] == [5, 5, 6, 6]
 
 
@@ -381,10 +381,10 @@ def test_vectors_without_labels_and_without_a_validation_split(tmp_path):
     assert not {"knn_accuracy", "frechet_midpoint"} & trained.keys()
     assert set(METRICS) - trained.keys() == {"knn_accuracy", "frechet_midpoint"}
     assert pca.keys() == {"run", "name", "mse", "train_mse"}
-    lines = results.read_jsonl(tmp_path / "run" / "metrics.jsonl")
+    lines = run_directory.read_jsonl(tmp_path / "run" / "metrics.jsonl")
     assert len(lines) == 4
     assert not [key for line in lines for key in line if key.startswith("valid_")]
-    assert "labels" not in results.read_arrays(results.arrays_path(tmp_path / "run", 0))
+    assert "labels" not in run_directory.read_arrays(run_directory.arrays_path(tmp_path / "run", 0))
 
 
 @pytest.mark.usefixtures("compiled_quickly")

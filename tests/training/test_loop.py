@@ -10,7 +10,7 @@ import pytest
 from support import assert_same_numbers, tiny
 
 from vae_jax.core import errors
-from vae_jax.storage import checkpoints, results
+from vae_jax.storage import checkpoints, run_directory, tables
 from vae_jax.study import study
 from vae_jax.system import memory, runs
 from vae_jax.training import step as training
@@ -80,7 +80,7 @@ def stopped(
 
 def stopped_after_chunk(monkeypatch, workdir, chunk: int, sweeps=()) -> None:
     """Stop when the lines of a chunk have been written, and nothing after them."""
-    stopped(monkeypatch, workdir, results, "append_jsonl", chunk, sweeps=sweeps, only=is_metrics)
+    stopped(monkeypatch, workdir, run_directory, "append_jsonl", chunk, sweeps=sweeps, only=is_metrics)
 
 
 def signed(workdir: pathlib.Path, group: int = 0) -> dict:
@@ -96,7 +96,7 @@ def assert_same(ours: pathlib.Path, theirs: pathlib.Path, groups: int = 1) -> No
 
 def test_stopped_before_the_last_checkpoint(whole, tmp_path, monkeypatch):
     stopped(monkeypatch, tmp_path, checkpoints, "save", calls=2, before=True)
-    assert len(results.read_jsonl(tmp_path / "metrics.jsonl")) == CHUNKS
+    assert len(run_directory.read_jsonl(tmp_path / "metrics.jsonl")) == CHUNKS
     assert_same(train(tmp_path), whole)
 
 
@@ -104,7 +104,7 @@ def test_stopped_again_and_again_where_no_checkpoint_is(whole, tmp_path, monkeyp
     """The lines after the last checkpoint are taken back and written again."""
     for chunk, lines in ((1, 1), (3, 3), (1, 3)):  # the last from the checkpoint after the second
         stopped_after_chunk(monkeypatch, tmp_path, chunk)
-        assert len(results.read_jsonl(tmp_path / "metrics.jsonl")) == lines
+        assert len(run_directory.read_jsonl(tmp_path / "metrics.jsonl")) == lines
     assert_same(train(tmp_path), whole)
 
 
@@ -128,15 +128,15 @@ def test_stopped_in_the_second_of_two_groups(two_groups, tmp_path, monkeypatch):
 
 
 def test_lines_of_groups_follow_each_other(two_groups):
-    rows = results.read_jsonl(two_groups / "metrics.jsonl")
+    rows = run_directory.read_jsonl(two_groups / "metrics.jsonl")
     assert [(row["run"], row["epoch"]) for row in rows] == [(0, 1), (0, 2), (0, 3), (0, 4), (1, 3), (1, 4)]
 
 
 def test_the_length_of_a_chunk_changes_no_number(two_groups):
     """Also where it does not divide the epochs."""
-    one, three = results.read_csv(two_groups / "results.csv")
+    one, three = tables.read_csv(two_groups / "results.csv")
     assert one == three | {"run": 0, "train.chunk_epochs": 1}
-    lines = results.read_jsonl(two_groups / "metrics.jsonl")
+    lines = run_directory.read_jsonl(two_groups / "metrics.jsonl")
     valid = [{key: value for key, value in row.items() if key.startswith("valid_")} for row in lines]
     assert (valid[2], valid[3]) == (valid[4], valid[5])
     mean = sum(line["train_distortion"] for line in lines[:3]) / 3
@@ -183,7 +183,7 @@ def test_metrics_that_somebody_cut_are_not_filled_up(tmp_path, monkeypatch):
 
 
 def test_metrics_that_are_taken_away_are_not_begun_anew(tmp_path, monkeypatch):
-    append = results.append_jsonl
+    append = run_directory.append_jsonl
 
     def taken_away(path, rows):
         size = append(path, rows)
@@ -191,7 +191,7 @@ def test_metrics_that_are_taken_away_are_not_begun_anew(tmp_path, monkeypatch):
             path.unlink()
         return size
 
-    monkeypatch.setattr(results, "append_jsonl", taken_away)
+    monkeypatch.setattr(run_directory, "append_jsonl", taken_away)
     with pytest.raises(errors.UserError, match=r"metrics\.jsonl: has 0 bytes where the checkpoint saw"):
         train(tmp_path)
 

@@ -20,7 +20,7 @@ from vae_jax.figures import calibration as calibration_figures
 from vae_jax.figures import images as image_figures
 from vae_jax.figures import rate_distortion as method_figures
 from vae_jax.figures import style as plotting
-from vae_jax.storage import results
+from vae_jax.storage import run_directory, tables
 
 
 def draw(workdir: str | os.PathLike) -> list[pathlib.Path]:
@@ -38,7 +38,7 @@ def draw(workdir: str | os.PathLike) -> list[pathlib.Path]:
             path.unlink(missing_ok=True)  # of a study that was here before
             continue
         folder.mkdir(exist_ok=True)
-        with results.replacing(path, "wb") as file:
+        with run_directory.atomic_write(path, "wb") as file:
             # Written fast: hardly larger.
             figure.savefig(file, format="png", dpi=150, bbox_inches="tight", pil_kwargs={"compress_level": 1})
         paths.append(path)
@@ -61,7 +61,7 @@ def _points(directory: plotting.Directory, prefix: str) -> list[Point]:
         pairs = [(row.get(prefix + "rate", math.nan), row.get(prefix + "distortion", math.nan)) for row in setting.rows]
         pairs = [pair for pair in pairs if not math.isnan(pair[0]) and math.isfinite(pair[1])]
         if pairs:
-            points.append(Point(setting, *(results.spread(values) for values in zip(*pairs, strict=True))))
+            points.append(Point(setting, *(tables.mean_and_stderr(values) for values in zip(*pairs, strict=True))))
     return points
 
 
@@ -70,7 +70,7 @@ def trade_off(directory: plotting.Directory):
     splits = {"Training split": _points(directory, "train_"), "Test split": _points(directory, "")}
     every = [point for points in splits.values() for point in points]
     finite = [point for point in every if math.isfinite(point.rate[0])]
-    others = {"objective.kind", "model.prior"} & set(results.grid_keys([point.setting.rows[0] for point in every]))
+    others = {"objective.kind", "model.prior"} & set(tables.grid_keys([point.setting.rows[0] for point in every]))
     if len({point.setting.label for point in finite}) < 2 or others:
         return None  # a study of other things has its own figure
     # The view is that of the curve: what lies far from it would squash it, and is named at the edge.
@@ -271,7 +271,7 @@ def water_filling(directory: plotting.Directory):
     curves, label = _optima(directory, [row["theta"] for row in trained]), "closed form (bars: a latent switches off)"
     if not curves:  # evaluated before there were spectra
         others = [key for key in directory.varying if key not in ("objective.beta", "model.sigma")]
-        lines = results.grouped([row for row in rows if row["name"] == "ppca"], others).values()
+        lines = tables.grouped([row for row in rows if row["name"] == "ppca"], others).values()
         curves, label = [(_levels(line, pixels), []) for line in lines], "closed form at the same theta, joined"
     if not curves:
         return None
@@ -283,7 +283,7 @@ def water_filling(directory: plotting.Directory):
         for curve, switches in curves:
             style = {"marker": "|" if switches else "", "markersize": 10, "markevery": switches, "color": plotting.GREY}
             axes.plot(curve[:, x], curve[:, y], label=None if axes.lines else label, **style)
-        for place, ((sigma,), runs) in enumerate(results.grouped(trained, ["model.sigma"]).items()):
+        for place, ((sigma,), runs) in enumerate(tables.grouped(trained, ["model.sigma"]).items()):
             points = _levels(runs, pixels)
             # Of another sigma: larger and hollow, for those of one theta lie on each other.
             style = {"marker": "osD^v"[place % 5], "markersize": 10, "fillstyle": "none"} if place else {"marker": "o"}
@@ -309,12 +309,12 @@ def _optima(directory: plotting.Directory, thetas: Sequence[float]) -> list[tupl
     return list(curves.values())
 
 
-def _levels(rows: Sequence[results.Row], pixels: int) -> np.ndarray:
+def _levels(rows: Sequence[tables.Row], pixels: int) -> np.ndarray:
     """(theta, rate, squared error) of rows, in order of theta."""
     return np.array(sorted((row["theta"], row["train_rate"], _squared_error(row, pixels)) for row in rows))
 
 
-def _squared_error(row: results.Row, pixels: int) -> float:
+def _squared_error(row: tables.Row, pixels: int) -> float:
     """Of an image, expected over the posterior: the Gaussian distortion without its constant, times 2 sigma^2."""
     variance = row["sigma"] ** 2
     return 2 * variance * (row["train_distortion"] - pixels / 2 * math.log(2 * math.pi * variance))

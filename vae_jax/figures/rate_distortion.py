@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from vae_jax.figures import style as plotting
-from vae_jax.storage import results
+from vae_jax.storage import tables
 
 
 def steering(directory: plotting.Directory):
@@ -81,7 +81,7 @@ def priors(directory: plotting.Directory):
         axes = figure.add_subplot(1, len(columns), number + 1, xlabel=label)
         for row, setting in zip(rows, settings, strict=True):
             values = [run[column] for run in setting.rows]
-            mean, error = results.spread(values)
+            mean, error = tables.mean_and_stderr(values)
             axes.plot(values, [row] * len(values), ".", color="0.7", zorder=1)
             axes.errorbar(mean, row, xerr=np.nan_to_num(error), color=setting.color, marker="o", capsize=3, zorder=2)
         axes.set_yticks(rows, [setting.label.partition(",")[0] for setting in settings] if number == 0 else [])

@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from vae_jax.core import errors
-from vae_jax.storage import results
+from vae_jax.storage import run_directory, tables
 
 Arrays = dict[str, np.ndarray]
 
@@ -53,7 +53,7 @@ class Setting:
     name: str
     label: str  # the name, and what tells it from others of that name
     color: str
-    rows: list[results.Row]
+    rows: list[tables.Row]
 
 
 class Drawn(NamedTuple):
@@ -61,7 +61,7 @@ class Drawn(NamedTuple):
 
     setting: Setting
     arrays: Arrays
-    row: results.Row
+    row: tables.Row
 
 
 class Directory:
@@ -75,14 +75,14 @@ class Directory:
 
     def __init__(self, workdir: str | os.PathLike):
         self.workdir = pathlib.Path(workdir)
-        every = results.read_csv(self.workdir / "results.csv")
+        every = tables.read_csv(self.workdir / "results.csv")
         rows = [row for row in every if "diverged" not in row]
         self.diverged = len(every) - len(rows)
-        self.config = results.read_config(self.workdir) if (self.workdir / "config.json").exists() else {}
+        self.config = run_directory.read_config(self.workdir) if (self.workdir / "config.json").exists() else {}
         self._check_settings(rows)
         metrics = self.workdir / "metrics.jsonl"
-        self.metrics = results.read_jsonl(metrics) if metrics.exists() else []
-        self.varying = results.varying_keys(rows)
+        self.metrics = run_directory.read_jsonl(metrics) if metrics.exists() else []
+        self.varying = tables.varying_keys(rows)
         self.settings = sorted(_settings(rows, self.varying), key=self._rank)
         self._drawn: dict[int, Drawn | None] = {}  # by the setting's first run
 
@@ -100,9 +100,9 @@ class Directory:
             node = node.get(part) if isinstance(node, dict) else None
         return node
 
-    def _check_settings(self, rows: Sequence[results.Row]) -> None:
+    def _check_settings(self, rows: Sequence[tables.Row]) -> None:
         """A column of the grid is of numbers where the config's field is one."""
-        for row, key in itertools.product(rows, results.grid_keys(rows)):
+        for row, key in itertools.product(rows, tables.grid_keys(rows)):
             if isinstance(self.field(key), int | float) and isinstance(row.get(key, 0), str):
                 raise errors.UserError(f"{self.workdir / 'results.csv'}: {key}={row[key]}: should be a number")
 
@@ -149,21 +149,21 @@ class Directory:
         name = "vae" if setting.name in TRADE else setting.name
         return ORDER.index(name) if name in ORDER else len(ORDER), beta
 
-    def _read(self, setting: Setting, row: results.Row) -> Drawn | None:
+    def _read(self, setting: Setting, row: tables.Row) -> Drawn | None:
         """A run that has arrays and did not diverge, or None."""
-        if not (path := results.arrays_path(self.workdir, row["run"])).exists():
+        if not (path := run_directory.arrays_path(self.workdir, row["run"])).exists():
             return None
-        arrays = results.read_arrays(path)
+        arrays = run_directory.read_arrays(path)
         # The rate of a deterministic code is infinite, and that is no divergence.
         finite = all(np.isfinite(arrays[key]).all() for key in arrays if arrays[key].dtype.kind == "f" and "rate" not in key)
         return Drawn(setting, arrays, row) if finite else None
 
 
-def _settings(rows: Sequence[results.Row], varying: Sequence[str]) -> list[Setting]:
+def _settings(rows: Sequence[tables.Row], varying: Sequence[str]) -> list[Setting]:
     unknown = [name for name in dict.fromkeys(row["name"] for row in rows) if name not in COLORS]
     colors = COLORS | {name: OTHERS[i % len(OTHERS)] for i, name in enumerate(unknown)}
     settings = []
-    for (name, *values), members in results.grouped(rows, ["name", *varying]).items():
+    for (name, *values), members in tables.grouped(rows, ["name", *varying]).items():
         family = [row for row in rows if row["name"] == name]
         told = [
             f"{key.rpartition('.')[2]} {value:g}" if isinstance(value, float) else f"{key.rpartition('.')[2]} {value}"
@@ -236,7 +236,7 @@ def plain_log(axes) -> None:
 
 def column_spread(setting: Setting, column: str) -> tuple[float, float]:
     values = [row[column] for row in setting.rows if math.isfinite(row.get(column, math.nan))]
-    return results.spread(values) if values else (math.nan, math.nan)
+    return tables.mean_and_stderr(values) if values else (math.nan, math.nan)
 
 
 def shade(setting: Setting, among: Sequence[Setting]) -> str | tuple:

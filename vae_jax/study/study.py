@@ -23,7 +23,7 @@ from vae_jax.core import errors
 from vae_jax.data import dataset as data
 from vae_jax.evaluation import columns
 from vae_jax.evaluation import evaluate as evaluation
-from vae_jax.storage import checkpoints, results
+from vae_jax.storage import checkpoints, run_directory, tables
 from vae_jax.study import grid
 from vae_jax.system import multihost, runs, signals
 from vae_jax.system.progress import Progress, say
@@ -32,7 +32,7 @@ from vae_jax.training import step as training
 
 Config = ml_collections.ConfigDict | Mapping
 
-summary, best, diverged = results.summary, results.best, results.diverged
+summary, best, diverged = tables.summary, tables.best, tables.diverged
 
 
 # What a directory with runs in it holds, whoever's they are.
@@ -95,7 +95,7 @@ def run(
     sweep: Callable | None = None,
     sweeps: Sequence[tuple[str, Sequence]] = (),
     restart: bool = False,
-) -> list[results.Row]:
+) -> list[tables.Row]:
     """Plan, train and evaluate a study in `workdir`; returns the rows of `results.csv`. See `plan` for the arguments.
 
     Called again with the same arguments it goes on where it stopped; a finished study is only read. With `restart` it
@@ -108,7 +108,7 @@ def run(
     return execute(plan(config, sweep, sweeps), pathlib.Path(workdir), restart)
 
 
-def execute(study: Study, workdir: pathlib.Path, restart: bool = False) -> list[results.Row]:
+def execute(study: Study, workdir: pathlib.Path, restart: bool = False) -> list[tables.Row]:
     """Train and evaluate what `workdir` does not hold yet."""
     if workdir.exists() and not workdir.is_dir():
         raise errors.UserError(f"--workdir={workdir}: is a file; should be a directory, or a new name")
@@ -123,7 +123,7 @@ def execute(study: Study, workdir: pathlib.Path, restart: bool = False) -> list[
         multihost.wait("prepared")
         if (workdir / "results.csv").exists():
             say(f"{workdir}: all {len(study.runs)} runs are done")
-            return results.read_csv(workdir / "results.csv")
+            return tables.read_csv(workdir / "results.csv")
         states = _train(study, workdir)
         return _evaluate(study, states, workdir)
 
@@ -133,12 +133,12 @@ def _prepare(study: Study, described: dict, workdir: pathlib.Path, restart: bool
     if restart:
         for group in workdir.glob("checkpoints/group_*"):
             checkpoints.clear(group)
-        results.clear(workdir)
+        run_directory.clear(workdir)
     if (workdir / "config.json").exists():
-        return _same(study, results.read_config(workdir), workdir)
+        return _same(study, run_directory.read_config(workdir), workdir)
     if left := [path for pattern in RUNS for path in workdir.glob(pattern)]:
         raise errors.UserError(f"--workdir={workdir}: has {left[0].name} but no config.json; start over by --restart")
-    results.write_json(workdir / "config.json", described)
+    run_directory.write_json(workdir / "config.json", described)
 
 
 @contextlib.contextmanager
@@ -147,13 +147,13 @@ def _held(workdir: pathlib.Path) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         if multihost.writes():
             workdir.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(results.locked(workdir))
+            stack.enter_context(run_directory.locked(workdir))
         multihost.wait("locked")
         yield
         multihost.wait("done")
 
 
-def evaluate(workdir: str | os.PathLike) -> list[results.Row]:
+def evaluate(workdir: str | os.PathLike) -> list[tables.Row]:
     """Evaluate the trained runs of `workdir` anew, from its checkpoints, and write `results.csv` and `arrays/`.
 
     Raises:
@@ -167,7 +167,7 @@ def evaluate(workdir: str | os.PathLike) -> list[results.Row]:
 
 def read(workdir: pathlib.Path) -> Study:
     """The study that `workdir` was made for, planned again from its `config.json`."""
-    with _described(workdir, results.read_config(workdir)) as (config, rows, sweeps):
+    with _described(workdir, run_directory.read_config(workdir)) as (config, rows, sweeps):
         return plan(config, _adding(rows), sweeps)
 
 
@@ -186,7 +186,7 @@ def _described(workdir: pathlib.Path, described: dict) -> Iterator[tuple[dict, l
 def _description(study: Study) -> dict:
     """What `config.json` says: the whole config and its sweep, and on what it ran."""
     described = {
-        "format": results.FORMAT,
+        "format": run_directory.FORMAT,
         "config": study.config,
         "sweep": study.rows,
         "sweeps": study.sweeps,
@@ -280,11 +280,11 @@ def _saved_state(study: Study, index: int, workdir: pathlib.Path) -> training.Tr
     return saved.state
 
 
-def _evaluate(study: Study, states: list[training.TrainState], workdir: pathlib.Path) -> list[results.Row]:
+def _evaluate(study: Study, states: list[training.TrainState], workdir: pathlib.Path) -> list[tables.Row]:
     """Rows of `results.csv` in the order of the grid, baselines after them."""
     start = time.time()
     progress = Progress("evaluation", len(study.runs), "runs")
-    rows: dict[int, results.Row] = {}
+    rows: dict[int, tables.Row] = {}
     for group, state in zip(study.groups, states, strict=True):
         hyperparams = group.hyperparams
         evaluated = evaluation.evaluate(
@@ -302,21 +302,21 @@ def _evaluate(study: Study, states: list[training.TrainState], workdir: pathlib.
             stopped = {"diverged": None if step < 0 else int(step)}
             rows[number] = _label(study, number) | study.runs[number].settings | stopped | metrics
             if multihost.writes():
-                results.write_arrays(results.arrays_path(workdir, number), arrays)
+                run_directory.write_arrays(run_directory.arrays_path(workdir, number), arrays)
             progress.update(len(rows))
     progress.finish()
     table = [rows[number] for number in sorted(rows)]
     table += _baseline_rows(study, len(table))
     if multihost.writes():
-        results.write_csv(workdir / "results.csv", table)
+        tables.write_csv(workdir / "results.csv", table)
     multihost.wait("written")
     _log(workdir, {"event": "evaluated", "runs": len(rows), "seconds": time.time() - start})
-    return results.read_csv(workdir / "results.csv")
+    return tables.read_csv(workdir / "results.csv")
 
 
-def _baseline_rows(study: Study, first: int) -> list[results.Row]:
+def _baseline_rows(study: Study, first: int) -> list[tables.Row]:
     """Closed-form rows: one for each setting of the grid that they depend on; what does not apply stays empty."""
-    rows: list[results.Row] = []
+    rows: list[tables.Row] = []
     seen = set()
     for group in study.groups:
         for number in group.numbers:
@@ -341,7 +341,7 @@ def _applies(baseline: str, field: str) -> bool:
     return field in fields or field.startswith("data.")
 
 
-def _label(study: Study, number: int) -> results.Row:
+def _label(study: Study, number: int) -> tables.Row:
     run = study.runs[number]
     return {"run": number, "name": run.name, "seed": run.config["seed"]}
 
@@ -350,8 +350,8 @@ def _checkpoint_directory(workdir: pathlib.Path, group: int) -> pathlib.Path:
     return workdir / "checkpoints" / f"group_{group:03d}"
 
 
-def _log(workdir: pathlib.Path, event: results.Row) -> None:
+def _log(workdir: pathlib.Path, event: tables.Row) -> None:
     """A line of `log.jsonl`: the only file that knows the clock and the host."""
     described = {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "host": platform.node(), "command": " ".join(sys.argv[:1])}
     if multihost.writes():
-        results.append_jsonl(workdir / "log.jsonl", [described | event])
+        run_directory.append_jsonl(workdir / "log.jsonl", [described | event])

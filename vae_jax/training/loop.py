@@ -12,7 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from vae_jax.core import errors
 from vae_jax.data import dataset as data
-from vae_jax.storage import checkpoints, results
+from vae_jax.storage import checkpoints, run_directory
 from vae_jax.system import memory, multihost, runs, signals
 from vae_jax.system.progress import Progress, say
 from vae_jax.training import step as training
@@ -31,7 +31,7 @@ def fit(
     hyperparams: training.Hyperparams,
     dataset: data.Dataset,
     plan: Plan,
-    labels: list[results.Row],
+    labels: list[run_directory.Row],
     directory: pathlib.Path,
     metrics: pathlib.Path,
     done_before: int,
@@ -122,7 +122,7 @@ def _fit(
     if saved and epoch == spec.epochs:
         return saved.state, size
     if multihost.writes():
-        results.truncate(metrics, size)
+        run_directory.truncate(metrics, size)
     splits = {"train": dataset.splits["train"].pixels}
     if "valid" in dataset.splits:
         splits["valid"] = dataset.images("valid")
@@ -147,8 +147,8 @@ def _fit(
             chunk = blocks.fetch(chunk)  # waits: what fails on a device fails here
         epoch += length
         if multihost.writes():
-            results.truncate(metrics, size)  # a directory that was taken away and came again is not gone on with
-            size = results.append_jsonl(metrics, _lines(labels, epoch, epoch * spec.steps_per_epoch, chunk))
+            run_directory.truncate(metrics, size)  # a directory that was taken away and came again is not gone on with
+            size = run_directory.append_jsonl(metrics, _lines(labels, epoch, epoch * spec.steps_per_epoch, chunk))
         due = plan.checkpoint_every and epoch - last_save >= plan.checkpoint_every
         asked = -multihost.least(-max(stop, default=0))  # all processes stop together
         if due or asked or epoch == spec.epochs:
@@ -201,7 +201,9 @@ def _state_like(spec: training.RunSpec, hyperparams: training.Hyperparams, datas
     return jax.eval_shape(init, hyperparams, dataset.statistics(spec.model.normalize))
 
 
-def _lines(labels: list[results.Row], epoch: int, step: int, chunk: dict[str, training.Metrics]) -> list[results.Row]:
+def _lines(
+    labels: list[run_directory.Row], epoch: int, step: int, chunk: dict[str, training.Metrics]
+) -> list[run_directory.Row]:
     """One row per run: train metrics are means over the chunk, valid ones stand at its end."""
     columns = {
         f"{split}_{field.name}": getattr(metrics, field.name)

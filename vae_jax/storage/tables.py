@@ -1,128 +1,26 @@
-"""The run directory: `config.json`, `metrics.jsonl`, `results.csv`, `log.jsonl` and `arrays/`, written and read.
+"""The tables of a study: `results.csv` written and read, means over seeds, and the summary that is printed.
 
-Files that are read as a whole are written under another name and renamed, so that none is ever half there. Infinite
-numbers are "inf" and "-inf" (strings in JSON, which has no such numbers); an empty CSV cell means "does not apply".
+An infinite number is `inf` or `-inf`; an empty cell means "does not apply".
 """
 
 import contextlib
 import csv
-import fcntl
-import json
 import math
-import os
 import pathlib
-from collections.abc import Iterator, Sequence
-from typing import IO, Any
+from collections.abc import Sequence
 
 import numpy as np
 
-from vae_jax import __version__
 from vae_jax.core import errors
-from vae_jax.storage import npz_headers
-
-Row = dict[str, Any]
-
-# Of a run directory: goes up when an older version could not read what is written.
-FORMAT = 1
+from vae_jax.storage.run_directory import Row, atomic_write
 
 WHOLE = ("run", "seed", "diverged")  # columns of whole numbers
-
-
-def strict(value):
-    """`value` with every float that JSON cannot write as the string "inf", "-inf" or "nan"."""
-    if isinstance(value, dict):
-        return {key: strict(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [strict(inner) for inner in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
-
-
-@contextlib.contextmanager
-def _named(path: pathlib.Path) -> Iterator[None]:
-    """A full disk is told by a write, which does not know the file's name."""
-    try:
-        yield
-    except OSError as error:
-        raise OSError(error.errno or 0, error.strerror or str(error), str(path)) from error
-
-
-@contextlib.contextmanager
-def replacing(path: pathlib.Path, mode: str = "w", **how) -> Iterator[IO]:
-    """A file to write that becomes `path` when it is whole: `path` holds the old content or the new, never a part."""
-    part = path.with_name(path.name + ".part")
-    with _named(path):
-        with part.open(mode, **how) as file:
-            yield file
-        os.replace(part, path)
-
-
-def write_json(path: pathlib.Path, value) -> None:
-    with replacing(path) as file:
-        file.write(json.dumps(strict(value), indent=2, allow_nan=False) + "\n")
-
-
-def read_json(path: pathlib.Path):
-    try:
-        return json.loads(path.read_text())
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise errors.UserError(f"{path}: not valid JSON ({error})") from error
-    except FileNotFoundError as error:
-        raise errors.UserError(f"{path}: no such file; is this a run directory?") from error
-
-
-def read_config(workdir: pathlib.Path) -> dict:
-    """`config.json` of a run directory.
-
-    Raises:
-      UserError: none, a damaged one, or one of a format that this version does not read.
-    """
-    path = workdir / "config.json"
-    described = read_json(path)
-    if not isinstance(described, dict) or not isinstance(described.get("versions", {}), dict):
-        raise errors.UserError(f"{path}: not the description of a study")
-    if (theirs := described.get("format", FORMAT)) != FORMAT:
-        writer = described.get("versions", {}).get("vae_jax", "?")
-        raise errors.UserError(
-            f"{path}: written by vae_jax {writer} in format {theirs}; this is vae_jax {__version__}, which reads {FORMAT}"
-        )
-    return described
-
-
-def append_jsonl(path: pathlib.Path, rows: Sequence[Row]) -> int:
-    """Add one line per row and return how long the file is then, in bytes."""
-    with _named(path), path.open("a") as file:
-        file.writelines(json.dumps(strict(row), allow_nan=False) + "\n" for row in rows)
-    return path.stat().st_size
-
-
-def read_jsonl(path: pathlib.Path) -> list[Row]:
-    """All rows; "inf", "-inf" and "nan" come back as floats."""
-    try:
-        lines = [json.loads(line) for line in path.read_text().splitlines()]
-        return [{key: float(cell) if cell in ("inf", "-inf", "nan") else cell for key, cell in row.items()} for row in lines]
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError, AttributeError) as error:
-        raise errors.UserError(f"{path}: not valid JSON lines ({error})") from error
-
-
-def truncate(path: pathlib.Path, size: int) -> None:
-    """Forget what was appended after the first `size` bytes.
-
-    Raises:
-      UserError: the file is shorter than that: somebody else changed it.
-    """
-    length = path.stat().st_size if path.exists() else 0
-    if length < size:
-        raise errors.UserError(f"{path}: has {length} bytes where the checkpoint saw {size}; start over by --restart")
-    if length:
-        os.truncate(path, size)
 
 
 def write_csv(path: pathlib.Path, rows: Sequence[Row]) -> None:
     """One line per row; the columns are the keys of all rows, in order of first appearance."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    with replacing(path, newline="") as file:
+    with atomic_write(path, newline="") as file:
         writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows({key: _cell(row[key]) for key in columns if key in row} for row in rows)
@@ -173,46 +71,7 @@ def _parsed(path: pathlib.Path, column: str, cell: str):
     raise errors.UserError(f"{path}: {column}={cell}: should be a {'whole ' if column in WHOLE else ''}number")
 
 
-def write_arrays(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
-    path.parent.mkdir(exist_ok=True)
-    with replacing(path, "wb") as file:
-        np.savez(file, allow_pickle=False, **arrays)
-
-
-def read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
-    return npz_headers.read(path, str(path))
-
-
-def arrays_path(workdir: pathlib.Path, run: int) -> pathlib.Path:
-    """Where the arrays of run number `run` lie."""
-    return workdir / "arrays" / f"run_{run:04d}.npz"
-
-
-# What a study writes beside checkpoints and figures, in the order of removal: what is left of it stays its own to the end.
-OWN = ("results.csv", "arrays/run_*.npz", "metrics.jsonl", "log.jsonl", "config.json")
-
-
-def clear(workdir: pathlib.Path) -> None:
-    """Remove the files that a study wrote, and no other."""
-    for pattern in OWN:
-        for path in [*workdir.glob(pattern + ".part"), *workdir.glob(pattern)]:
-            path.unlink()
-
-
-@contextlib.contextmanager
-def locked(workdir: pathlib.Path) -> Iterator[None]:
-    """Hold the directory for this process; the lock ends with the process, however it ends."""
-    with (workdir / ".lock").open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise errors.UserError(
-                f"--workdir={workdir}: another process is working there; wait, or choose another"
-            ) from error
-        yield
-
-
-def spread(values: Sequence[float | int]) -> tuple[float, float]:
+def mean_and_stderr(values: Sequence[float | int]) -> tuple[float, float]:
     """Mean and standard error over seeds; the error is nan for a single value."""
     array = np.asarray(values, float)
     if len(array) < 2 or not np.isfinite(array).all():
@@ -277,7 +136,7 @@ def summary(rows: Sequence[Row]) -> str:
         cells.append(str(len({row["seed"] for row in whole if "seed" in row})) if "seed" in members[0] else "")
         for column in columns:
             values = [row[column] for row in whole if column in row]
-            cells.append(_plus_minus(*spread(values), SUMMARY[column]) if values else "")
+            cells.append(_plus_minus(*mean_and_stderr(values), SUMMARY[column]) if values else "")
         table.append(cells)
         notes.append(_divergences(members))
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
@@ -296,14 +155,14 @@ def best(rows: Sequence[Row]) -> str:
         settings = list(grouped(whole, keys).items())
         if len(settings) < 2:
             continue
-        values, chosen = max(settings, key=lambda setting: spread([row["elbo"] for row in setting[1]])[0])
+        values, chosen = max(settings, key=lambda setting: mean_and_stderr([row["elbo"] for row in setting[1]])[0])
         told = [
             f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}"
             for key, value in zip(keys, values, strict=True)
             if len({row.get(key) for row in members}) > 1
         ]
         columns = [column for column in ("elbo", "importance_bound", "active_units") if column in chosen[0]]
-        shown = [f"{column} {_plus_minus(*spread([row[column] for row in chosen]), 2)}" for column in columns]
+        shown = [f"{column} {_plus_minus(*mean_and_stderr([row[column] for row in chosen]), 2)}" for column in columns]
         lines.append(f"  {name:12s} {', '.join(told):36s} {'  '.join(shown)}")
     return "\n".join(["best elbo of each name, test split:", *lines]) if lines else ""
 
