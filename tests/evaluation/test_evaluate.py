@@ -275,7 +275,7 @@ def test_no_memory_for_one_run_is_told(monkeypatch):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory.")
 
     monkeypatch.setattr(runs, "over_runs", lambda *_, **__: exhausted)
-    with pytest.raises(errors.UserError, match="out of memory while 1 runs are evaluated"):
+    with pytest.raises(errors.UserError, match="out of memory on a device with 1 run at a time"):
         evaluated_by(planned(20)[1], dataset(), slice(0, 1))
 
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from vae_jax.core import errors
 from vae_jax.system import memory, runs
 
 
@@ -77,3 +78,41 @@ def test_a_gpu_has_its_own(monkeypatch):
 @pytest.mark.parametrize(("number", "text"), [(0, "0 bytes"), (999, "999 bytes"), (12345, "12.3 kB"), (2.5e10, "25 GB")])
 def test_numbers_of_bytes_as_people_read_them(number, text):
     assert memory.text(int(number)) == text
+
+
+def exhausted_above(limit: int, tried: list[int]):
+    """A function of a number of runs, for which a device has memory up to `limit`."""
+
+    def attempt(runs: int) -> str:
+        tried.append(runs)
+        with memory.watched(runs):
+            if runs > limit:
+                raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory.")
+        return f"done with {runs}"
+
+    return attempt
+
+
+def test_half_as_many_runs_after_an_exhausted_device(capsys):
+    tried, released = [], []
+    result = memory.halving(exhausted_above(2, tried), 9, release=lambda: released.append(len(tried)))
+    assert result == ("done with 2", 2)
+    assert tried == [9, 5, 3, 2]
+    assert released == [1, 2, 3]  # between the attempts
+    assert capsys.readouterr().err.splitlines()[-1] == "out of memory on a device: continuing with 2 runs at a time"
+
+
+def test_no_memory_for_a_single_run_ends_in_one_line():
+    tried = []
+    with pytest.raises(errors.UserError, match="out of memory on a device with 1 run at a time: RESOURCE_EXHAUSTED"):
+        memory.halving(exhausted_above(0, tried), 3)
+    assert tried == [3, 2, 1]
+
+
+def test_other_errors_are_not_tried_again():
+    def attempt(runs: int):
+        with memory.watched(runs):
+            raise jax.errors.JaxRuntimeError("INTERNAL: something else")
+
+    with pytest.raises(jax.errors.JaxRuntimeError, match="something else"):
+        memory.halving(attempt, 4)

@@ -75,3 +75,7 @@ def test_no_rate_before_anything_is_done(monkeypatch, clock):
 def test_say_is_one_line_on_standard_error(capsys):
     progress.say("runs/vae: all 3 runs are done")
     assert capsys.readouterr() == ("", "runs/vae: all 3 runs are done\n")
+
+
+def test_numbers_agree_with_their_nouns():
+    assert [progress.counted(number, "run") for number in (0, 1, 2, 1200)] == ["0 runs", "1 run", "2 runs", "1,200 runs"]

@@ -258,15 +258,16 @@ def exhausted_in(monkeypatch, call: int, at_least: int = 3):
 def test_out_of_memory_on_a_device_halves_the_block(five, two_devices, sizes, tmp_path, monkeypatch, capsys, call):
     exhausted_in(monkeypatch, call, at_least=6)
     assert_same(train(tmp_path, FIVE), five[0])
-    assert "out of memory on a device: going on with 3 runs at a time" in capsys.readouterr().err
+    assert "out of memory on a device: continuing with 3 runs at a time" in capsys.readouterr().err
     assert sizes[-1] == 4  # three, and one that fills the second device
 
 
 def test_out_of_memory_with_one_run_is_told(two_devices, tmp_path, monkeypatch, capsys):
     exhausted_in(monkeypatch, 0, at_least=1)
-    with pytest.raises(errors.UserError, match="out of memory on a device with 1 runs at a time: RESOURCE_EXHAUSTED"):
+    with pytest.raises(errors.UserError, match="out of memory on a device with 1 run at a time: RESOURCE_EXHAUSTED"):
         train(tmp_path, FIVE)
-    assert [line[-18:] for line in capsys.readouterr().err.splitlines()] == [f"h {n} runs at a time" for n in (3, 2, 1)]
+    lines = [line.partition(" with ")[2] for line in capsys.readouterr().err.splitlines()]
+    assert lines == ["3 runs at a time", "2 runs at a time", "1 run at a time"]
 
 
 def test_other_failures_of_a_device_are_no_lack_of_memory(tmp_path, monkeypatch):

@@ -8,7 +8,6 @@ are in `estimators`; here each gets its images, its key and its columns.
 import dataclasses
 import enum
 import functools
-import gc
 import math
 from collections.abc import Callable, Iterator
 
@@ -18,7 +17,7 @@ import numpy as np
 from jax import lax, random
 from jaxtyping import Array, Float, Key
 
-from vae_jax.core import errors, keys
+from vae_jax.core import keys
 from vae_jax.data import dataset as data
 from vae_jax.evaluation import calibration, columns, estimators
 from vae_jax.evaluation import queries as pictures
@@ -26,7 +25,6 @@ from vae_jax.evaluation.columns import EvalSpec
 from vae_jax.models import likelihoods
 from vae_jax.models.vae import VAE, ModelSpec, Posterior, reparameterize
 from vae_jax.system import memory, runs
-from vae_jax.system.progress import say
 from vae_jax.training import objectives
 
 BLOCK = 16  # runs whose arrays are on the host at a time
@@ -91,22 +89,18 @@ def evaluate(
     images = {split: dataset.images(split) for split in ("train", "test", *(["valid"] if spec.valid else []))}
     count, start, together = len(seeds), 0, _together(model, spec, images, len(seeds))
     known = columns.reference(dataset, images, model, spec)
-    programs = functools.partial(_programs, model, spec, dataset, images, objectives.OBJECTIVES[kind])
-    measure, measured = None, None
-    while start < count:
+    objective = objectives.OBJECTIVES[kind]
+    program = functools.lru_cache(maxsize=1)(functools.partial(_programs, model, spec, dataset, images, objective))
+
+    def attempt(start: int, together: int) -> tuple:
         block = runs.take((variables, sigma, weights, seeds), slice(start, start + together))
-        try:
-            with memory.watched(together):
-                measure = measure or programs(together)
-                measured = measure(block)
-        except memory.OutOfMemoryError as error:
-            if together == 1 or jax.process_count() > 1:
-                raise errors.UserError(f"out of memory while {together} runs are evaluated: {error}") from error
-            together, measure, measured = -(-together // 2), None, None
-        if measured is None:
-            gc.collect()  # out of the clause: the exception held the frames, and they the arrays
-            say(f"out of memory on a device: going on with {together} runs at a time")
-            continue
+        with memory.watched(together):
+            return block, program(together)(block)
+
+    while start < count:
+        (block, measured), together = memory.halving(
+            functools.partial(attempt, start), together, release=program.cache_clear
+        )
         for run, (found, queries, shown) in enumerate(measured):
             row = columns.of_run(model, spec, found, shown, runs.take(block[2], run), known, kind)
             yield row, _arrays(found, queries, shown, images["test"], known)

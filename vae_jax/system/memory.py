@@ -1,20 +1,25 @@
-"""What a compiled program needs of a device's memory, what there is, and a device that has no more."""
+"""How much memory a compiled program needs, how much is free, and what to do when a device runs out of it."""
 
 import contextlib
+import gc
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import jax
 
-from vae_jax.system import multihost
+from vae_jax.core import errors
+from vae_jax.system import multihost, progress
 
-SHARE = 0.9  # of what is free: allocators leave gaps, and others on the machine go on living
+Result = TypeVar("Result")
+
+SHARE = 0.9  # of what is free: allocators leave gaps, and other processes grow
 CGROUP = pathlib.Path("/sys/fs/cgroup")  # version 2: what a container, or a batch system's job, may use
 
 
 class OutOfMemoryError(Exception):
-    """A device had no memory for what it was asked to do with `runs` runs at a time."""
+    """A device had not enough memory for `runs` runs at a time."""
 
     def __init__(self, runs: int, message: str):
         super().__init__(message)
@@ -37,17 +42,17 @@ def needed(compiled: jax.stages.Compiled) -> int:
 
 
 def free() -> int:
-    """Bytes of the host's memory that may still be used, on the process that has least."""
+    """Bytes of the host's memory that may still be used; of several processes, the smallest number."""
     try:
         lines = pathlib.Path("/proc/meminfo").read_text().splitlines()
-        found = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+        available = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
     except (OSError, StopIteration):
-        found = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     with contextlib.suppress(OSError, ValueError):  # "max" is no number
         limit, used = (int((CGROUP / name).read_text()) for name in ("memory.max", "memory.current"))
         stat = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
-        found = min(found, limit - used + int(stat.get("inactive_file", 0)))  # the cache of files gives way
-    return multihost.least(int(SHARE * max(found, 0)))
+        available = min(available, limit - used + int(stat.get("inactive_file", 0)))  # the cache of files gives way
+    return multihost.least(int(SHARE * max(available, 0)))
 
 
 def per_device(host: int) -> int:
@@ -68,6 +73,35 @@ def watched(runs: int) -> Iterator[None]:
         if "RESOURCE_EXHAUSTED" in str(error):
             raise OutOfMemoryError(runs, str(error)) from error
         raise
+
+
+def halving(attempt: Callable[[int], Result], runs: int, release: Callable[[], object] = lambda: None) -> tuple[Result, int]:
+    """`attempt(runs)`; with half as many runs at a time, again and again, if a device has not enough memory for so many.
+
+    Args:
+      attempt: a function of how many runs are on the devices at a time; raises OutOfMemoryError (see `watched`).
+      runs: how many are tried first.
+      release: called before a retry; drops what the caller still holds on the devices.
+
+    Returns:
+      The result, and the number of runs at a time that it was got with.
+
+    Raises:
+      UserError: not enough memory for a single run, or too little on one of several processes.
+    """
+    while True:
+        try:
+            return attempt(runs), runs
+        except OutOfMemoryError as error:
+            # Other processes would not hear of it, and go on with programs of another size.
+            if error.runs == 1 or jax.process_count() > 1:
+                at_a_time = progress.counted(error.runs, "run")
+                raise errors.UserError(f"out of memory on a device with {at_a_time} at a time: {error}") from error
+            runs = -(-error.runs // 2)
+        # After the except clause: the exception holds the frames, and they hold the arrays.
+        release()
+        gc.collect()
+        progress.say(f"out of memory on a device: continuing with {progress.counted(runs, 'run')} at a time")
 
 
 def text(count: int) -> str:

@@ -45,3 +45,8 @@ def say(line: str, clear: bool = False) -> None:
     """One plain line on standard error."""
     if speaks:
         print(("\r\033[K" if clear else "") + line, file=sys.stderr, flush=True)
+
+
+def counted(number: int, noun: str) -> str:
+    """A number and its noun, which agree: "1 run", "1,200 runs"."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")

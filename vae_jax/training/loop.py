@@ -1,7 +1,7 @@
 """Trains many runs of one spec together: the host's loop over chunks, with progress, metrics, checkpoints and resume."""
 
 import dataclasses
-import gc
+import functools
 import math
 import pathlib
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ from vae_jax.core import errors
 from vae_jax.data import dataset as data
 from vae_jax.storage import checkpoints, run_directory
 from vae_jax.system import memory, multihost, runs, signals
-from vae_jax.system.progress import Progress, say
+from vae_jax.system.progress import Progress, counted
 from vae_jax.training import step as training
 
 
@@ -59,19 +59,9 @@ def fit(
       UserError: not even one run for each device fits.
       Stopped: `stop` asked for it, and everything up to there is saved.
     """
-    most = len(labels)
-    while True:
-        try:
-            return _fit(spec, hyperparams, dataset, plan, labels, directory, metrics, done_before, stop, most)
-        except memory.OutOfMemoryError as error:
-            # Processes that do not know of it would go on with programs of another size.
-            if error.runs == 1 or jax.process_count() > 1:
-                raise errors.UserError(f"out of memory on a device with {error.runs} runs at a time: {error}") from error
-            most = -(-error.runs // 2)
-        # Out of the clause: the exception held the frames, and they the arrays. What was trained since the last
-        # checkpoint is trained again.
-        gc.collect()
-        say(f"out of memory on a device: going on with {most} runs at a time")
+    # What was trained since the last checkpoint is trained again after a retry.
+    attempt = functools.partial(_fit, spec, hyperparams, dataset, plan, labels, directory, metrics, done_before, stop)
+    return memory.halving(attempt, len(labels))[0]
 
 
 def check(spec: training.RunSpec, hyperparams: training.Hyperparams, dataset: data.Dataset) -> None:
@@ -137,7 +127,7 @@ def _fit(
 
     name = ", ".join(dict.fromkeys(str(row["name"]) for row in labels))
     per_epoch = spec.steps_per_epoch * count
-    progress = Progress(f"{name} ({count} run{'s' if count > 1 else ''})", spec.epochs * per_epoch, "steps")
+    progress = Progress(f"{name} ({counted(count, 'run')})", spec.epochs * per_epoch, "steps")
     progress.begin(epoch * per_epoch)
     last_save = epoch
     while epoch < spec.epochs:
