@@ -15,6 +15,7 @@ from absl import app, flags, logging
 
 from vae_jax.core import errors
 from vae_jax.study import grid
+from vae_jax.study.config import typed
 from vae_jax.system import progress, signals
 
 
@@ -166,7 +167,7 @@ def load_config(path: str, overrides: Sequence[str]) -> tuple[dict, Callable | N
             raise errors.UserError(f"--config.{key} is given twice")
         seen.add(key)
         group, _, field = key.rpartition(".")
-        (config[group] if group else config)[field] = grid.typed(key, text)
+        (config[group] if group else config)[field] = typed(key, text)
     sweep = module.get("sweep")
     _refuse_hidden(seen, sweep, path)
     return config, sweep

@@ -259,7 +259,7 @@ def importance(settings: Settings) -> Iterator[Row]:
     """5000-sample bound of 10,000 images, 784-200-200-50: timed on one batch of 500 images and a share of the draws."""
     batch, draws = settings.size(500, 4), settings.size(250, 2)
     widths = (50, 200, 200, 784) if not settings.tiny else (2, 4, 4, 784)
-    model = ModelSpec((28, 28, 1), widths[0], "mlp", "mlp", widths[1:-1], "tanh", "bernoulli", "", "normal", "none")
+    model = ModelSpec(shape=(28, 28, 1), latents=widths[0], hidden=widths[1:-1], sigma="", normalize="none")
     x = noise(batch, (28, 28, 1), 255).images("train")
     variables = jax.jit(VAE(model).init)(jax.random.key(0), x)
 

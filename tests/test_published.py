@@ -58,7 +58,7 @@ def test_the_ends_of_the_scale_on_mnist():
         pytest.skip("needs a prepared mnist in $TFDS_DATA_DIR")
     dataset = data.load("mnist", valid_fraction=0)
     x = jnp.asarray(dataset.images("test"))
-    spec = ModelSpec(x.shape[1:], 2, "mlp", "mlp", (), "relu", "bernoulli", "", "normal", "center")
+    spec = ModelSpec(shape=x.shape[1:], hidden=(), activation="relu", sigma="")
     variables = {"statistics": jax.tree.map(jnp.asarray, dataset.statistics("center"))}
     key = {"params": jax.random.key(0)}
     params = VAE(spec).apply(variables, x[:1], rngs=key, mutable=["params"])[1]["params"]

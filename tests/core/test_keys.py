@@ -20,7 +20,7 @@ SAMPLERS = ("normal", "uniform", "bernoulli", "permutation", "truncated_normal",
 SEED, DATA_SEED = 3, 11
 TRAIN, VALID, TEST, BATCH, EPOCHS = 9, 3, 5, 4, 2
 # Per image two draws; or also every estimator there is.
-SMALL = evaluation.EvalSpec(
+SMALL = evaluation.EvalConfig(
     samples=2,
     batch_size=BATCH,
     decoded=4,

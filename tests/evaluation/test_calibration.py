@@ -238,7 +238,7 @@ def evaluated(likelihood: str, sigma: str) -> list[tuple[dict, dict]]:
     params = jax.tree.map(lambda leaf: generator.normal(0, 0.3, (3, *leaf.shape)).astype(np.float32), shapes.params)
     every = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (3, *np.shape(leaf))), (statistics, hyperparams))
     bound = {"params": params, "statistics": every[0]}
-    spec_of_eval = evaluation.EvalSpec(**run.group("eval"))
+    spec_of_eval = evaluation.EvalConfig(**run.group("eval"))
     weights: objectives.Weights = every[1].objective
     return list(evaluation.evaluate(spec.model, spec_of_eval, bound, every[1].sigma, weights, every[1].seed, dataset))
 

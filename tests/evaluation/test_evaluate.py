@@ -56,7 +56,7 @@ def planned(batch_size: int):
     likelihood = {"model__likelihood": "gaussian", "model__sigma": str(SIGMA), "train__batch_size": 16}
     config = tiny(**linear, **likelihood, eval__samples=8, eval__batch_size=batch_size, eval__decoded=500)
     (run,) = grid.expand(config.to_dict())
-    return grid.specify(run, dataset())[0].model, evaluation.EvalSpec(**run.group("eval"))
+    return grid.specify(run, dataset())[0].model, evaluation.EvalConfig(**run.group("eval"))
 
 
 @functools.cache
@@ -82,7 +82,7 @@ def evaluated(batch_size: int = 20, count: int = len(NOISE)) -> list[tuple[dict,
     return evaluated_by(planned(batch_size)[1], dataset(), slice(count))
 
 
-def evaluated_by(spec: evaluation.EvalSpec, of: data.Dataset, which: slice) -> list[tuple[dict, dict]]:
+def evaluated_by(spec: evaluation.EvalConfig, of: data.Dataset, which: slice) -> list[tuple[dict, dict]]:
     """(row, arrays) of some of the runs."""
     noise = np.float32(NOISE)
     weights = objectives.Weights(noise_scale=noise, distortion_weight=np.ones_like(noise), beta=noise)

@@ -250,7 +250,9 @@ def test_a_flow_starts_as_the_base_and_its_two_directions_agree():
 
 
 def test_vamp_is_the_mean_of_the_posteriors_of_its_inputs():
-    spec = ModelSpec((4,), 2, "mlp", "mlp", (3,), "tanh", "gaussian", "fixed", "vamp", "none", prior_components=5)
+    spec = ModelSpec(
+        shape=(4,), hidden=(3,), likelihood="gaussian", sigma="fixed", prior="vamp", prior_components=5, normalize="none"
+    )
     variables = VAE(spec).init(random.key(4), jnp.zeros((1, 4)))
     vae = VAE(spec).bind(variables)
     inputs = variables["params"]["prior_network"]["pseudo_inputs"]

@@ -7,9 +7,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from support import SMALL, Forks
 
-from vae_jax.study import grid
+from vae_jax.study import config
 
-NAMES = [*grid.LIKE, "beta", "objective.betta", "objective", "model.", ".seed", "", "seed.seed", "SEED", "--seed"]
+NAMES = [*config.FIELDS, "beta", "objective.betta", "objective", "model.", ".seed", "", "seed.seed", "SEED", "--seed"]
 # No number so large that it is allowed, and takes years.
 TEXTS = ["0", "1", "2", "3", "-1", "0.5", "1e-3", "1e9", "-0.0", "nan", "inf", "-inf", "1e999", "1e-320", "2147483648"]
 TEXTS += [30 * "9", 5000 * "9", "1_0", "0x10", "1,2", "(8,)", "(8,,8)", "((8))", "[8", "()", "[]", ",", "", " ", "true"]
@@ -50,7 +50,7 @@ flags = st.lists(
     max_size=1,
 )
 configs = st.none() | st.tuples(
-    st.lists(st.tuples(st.sampled_from(list(grid.LIKE)), st.sampled_from(PYTHON)), max_size=2),
+    st.lists(st.tuples(st.sampled_from(list(config.FIELDS)), st.sampled_from(PYTHON)), max_size=2),
     st.none() | st.sampled_from(PYTHON),
     st.booleans(),
 )

@@ -10,6 +10,7 @@ from configs import base
 from vae_jax.core import errors
 from vae_jax.data import dataset as data
 from vae_jax.study import grid
+from vae_jax.study.config import ABSENT, FIELDS
 from vae_jax.training import objectives
 
 
@@ -216,8 +217,8 @@ def test_a_row_that_is_no_dict(row):
 
 def test_every_field_has_the_type_of_its_default():
     defaults = grid.flatten(base.get_config().to_dict())
-    assert {key: type(value) for key, value in grid.LIKE.items()} == {key: type(value) for key, value in defaults.items()}
-    assert set(grid.LATER) < set(defaults)
+    assert {key: field.kind for key, field in FIELDS.items()} == {key: type(value) for key, value in defaults.items()}
+    assert set(ABSENT) < set(defaults)
 
 
 def test_more_runs_than_anybody_can_train():
@@ -306,7 +307,7 @@ def test_a_choice_lists_what_there_is(field, value, known):
 
 
 def test_widths_and_baselines():
-    assert refusal(model__hidden=(8, 0)) == "model.hidden=(8, 0): each width should be from 1 to 100000"
+    assert refusal(model__hidden=(8, 0)) == "model.hidden=(8, 0): each should be from 1 to 100000"
     assert refusal(baselines=("pcca",)).startswith("baselines=('pcca',): each should be one of pca")
     assert refusal(name="  ").startswith("name=")
 
@@ -374,9 +375,7 @@ def test_objectives_that_mean_nothing(changed, said):
 
 
 def test_what_a_weight_is_where_it_has_no_effect_is_its_default():
-    defaults = grid.flatten(base.get_config().to_dict())
-    assert {key: defaults[f"objective.{key}"] for key in grid.UNUSED} == grid.UNUSED
-    assert {*grid.UNUSED, "noise_scale", "capacity_weight"} == set(grid.WEIGHTS)
+    assert all(field.unused in (None, field.default) for field in FIELDS.values())
     for kind in objectives.OBJECTIVES:
         runs_of(objective__kind=kind)
 

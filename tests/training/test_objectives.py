@@ -12,7 +12,7 @@ from jax import random
 
 from vae_jax.models import priors
 from vae_jax.models.vae import VAE, ModelSpec, Posterior, reparameterize
-from vae_jax.training import objectives
+from vae_jax.training import objectives, schedules
 
 EPS = np.finfo(np.float32).eps
 RANDOM = np.random.default_rng(0)
@@ -308,10 +308,10 @@ def test_schedules_by_hand():
     times |= {"cyclical": [(0, 0), (0.25, 0.5), (0.75, 1), (1, 0), (1.25, 0.5), (1.999, 1)], "constant": [(0.3, 1)]}
     for name, points in times.items():
         for time, factor in points:
-            np.testing.assert_allclose(objectives.SCHEDULES[name](jnp.float32(time)), factor, atol=1e-6)
+            np.testing.assert_allclose(schedules.SCHEDULES[name](jnp.float32(time)), factor, atol=1e-6)
     # Lengths are in epochs, and only what has a schedule moves.
     weights = objectives.Weights(*map(jnp.float32, (1.0, 1.0, 4.0)))
-    found = objectives.scheduled(weights, (("beta", "linear"),), {"beta": jnp.float32(20.0)}, jnp.float32(5.0))
+    found = schedules.scheduled(weights, (("beta", "linear"),), {"beta": jnp.float32(20.0)}, jnp.float32(5.0))
     assert (found.noise_scale, found.distortion_weight, found.beta) == (1, 1, 1)
 
 

@@ -18,7 +18,7 @@ from vae_jax.core import keys
 from vae_jax.data import dataset as data
 from vae_jax.models.vae import ModelSpec
 from vae_jax.system import runs
-from vae_jax.training import objectives
+from vae_jax.training import objectives, optimizers
 from vae_jax.training import step as training
 
 EPS = np.finfo(np.float32).eps
@@ -289,7 +289,7 @@ def test_what_is_not_finite_is_seen(where, bad):
 )
 def test_learning_rate_decays(schedule, factor):
     progress = np.linspace(0, 1, 9, dtype=np.float32)
-    found = training.DECAYS[schedule](jnp.asarray(progress))
+    found = optimizers.DECAYS[schedule](jnp.asarray(progress))
     np.testing.assert_allclose(found, [factor(float(t)) for t in progress], atol=2 * EPS)
 
 

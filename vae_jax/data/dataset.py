@@ -12,12 +12,25 @@ import numpy as np
 from jax import random
 from jaxtyping import Array, Float, Int, Key, Num
 
-from vae_jax.core import errors, keys
+from vae_jax.core import errors, keys, schema
 from vae_jax.storage import npz_headers
 
 BINARIZE = ("none", "threshold", "static", "dynamic")
 SPLITS = ("train", "valid", "test")
 TFDS_FEATURES = "tensorflow_datasets.core.features."
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """The data set and how it is split and binarised."""
+
+    name: str = schema.field("digits", "digits, npz, or an image set of TensorFlow Datasets such as mnist.")
+    path: str = schema.field("", "The .npz file of data.name=npz.")
+    dir: str = schema.field("", "Where TFDS keeps prepared sets; empty: $TFDS_DATA_DIR, else ~/tensorflow_datasets.")
+    download: bool = schema.field(False, "Let TFDS fetch and prepare a set that is missing.")
+    binarize: str = schema.field("none", "How grey pixels become bits.", choices=BINARIZE)
+    valid_fraction: float = schema.field(0.1, "Part of the training split set aside for validation.", low=0, high=0.99)
+    seed: int = schema.field(0, "Of the bits drawn once: static binarisation and evaluation.", low=0, high=2**31 - 1)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from vae_jax.core import schema
 from vae_jax.data import dataset as data
 from vae_jax.evaluation import calibration, closed_form
 from vae_jax.models import likelihoods
@@ -18,21 +19,31 @@ ACTIVE = 0.01  # variance of a mean code over the data from which a latent count
 
 
 @dataclasses.dataclass(frozen=True)
-class EvalSpec:
-    """The config's `eval` group: how much is drawn; 0 leaves an estimate out."""
+class EvalConfig:
+    """How much is drawn in evaluation; 0 leaves an estimate out."""
 
-    samples: int  # draws per image
-    batch_size: int  # images at a time
-    decoded: int  # decoder means behind each Frechet distance
-    importance_samples: int  # of the importance bound
-    importance_splits: tuple[str, ...]
-    aggregate_samples: int  # draws from the aggregate posterior by which the rate is taken apart
-    ais_temperatures: int  # of AIS, and of the bracket on simulated images
-    ais_chains: int
-    ais_images: int  # the first of the test split, and as many simulated ones
-    gradient_samples: int  # draws of each gradient estimator
-    calibration_samples: int  # draws per image by which the decoder's intervals are checked
-    valid: bool = False  # whether the valid split is evaluated too
+    samples: int = schema.field(128, "Draws of z per image.", low=1, high=10**7)
+    batch_size: int = schema.field(500, "Images at a time.", low=1, high=10**7)
+    valid: bool = schema.field(False, "Evaluate the validation split too: columns valid_*.", absent=False)
+    decoded: int = schema.field(5000, "Decoder means behind each Frechet distance.", low=0, high=10**7)
+    importance_samples: int = schema.field(0, "k of the importance bound.", low=0, high=10**7)
+    importance_splits: tuple[str, ...] = schema.field(
+        ("test",), "Splits whose importance bound is estimated.", choices=data.SPLITS
+    )
+    aggregate_samples: int = schema.field(
+        1000, "Draws from the aggregate posterior by which the rate is decomposed.", low=0, high=10**7
+    )
+    ais_temperatures: int = schema.field(
+        0, "Steps of annealed importance sampling, and of its bracket on simulated images.", low=0, high=10**6
+    )
+    ais_chains: int = schema.field(16, "Chains for each image of annealed importance sampling.", low=1, high=10**5)
+    ais_images: int = schema.field(100, "The first images of the test split, and as many simulated ones.", low=1, high=10**6)
+    gradient_samples: int = schema.field(
+        0, "Draws of each gradient estimator (reparameterisation, score function).", low=0, high=10**7
+    )
+    calibration_samples: int = schema.field(
+        32, "Draws per image by which the decoder's intervals are checked, where it has any.", low=0, high=10**7, absent=0
+    )
 
 
 # A run that diverged may stand where its numbers overflow; it is evaluated all the same.
@@ -82,7 +93,7 @@ class Reference(NamedTuple):
     principal: Float[np.ndarray, "directions pixels"] | None
 
 
-def reference(dataset: data.Dataset, images: dict[str, np.ndarray], model: ModelSpec, spec: EvalSpec) -> Reference:
+def reference(dataset: data.Dataset, images: dict[str, np.ndarray], model: ModelSpec, spec: EvalConfig) -> Reference:
     """Of `dataset` and its images by split."""
     test = moments(images["test"]) if spec.decoded else None
     spectrum = principal = None
@@ -94,7 +105,7 @@ def reference(dataset: data.Dataset, images: dict[str, np.ndarray], model: Model
 
 
 @overflowing
-def of_run(model: ModelSpec, spec: EvalSpec, found: dict, shown: dict, weights, known: Reference, kind: str) -> dict:
+def of_run(model: ModelSpec, spec: EvalConfig, found: dict, shown: dict, weights, known: Reference, kind: str) -> dict:
     """The metric columns of one row: the test split plain, then what else was estimated, then train_* and valid_*.
 
     Args:
@@ -135,7 +146,7 @@ def of_run(model: ModelSpec, spec: EvalSpec, found: dict, shown: dict, weights, 
     return dict(sorted(row.items(), key=lambda item: item[0].startswith(("train_", "valid_"))))
 
 
-def _of_split(split: dict, model: ModelSpec, spec: EvalSpec) -> dict:
+def _of_split(split: dict, model: ModelSpec, spec: EvalConfig) -> dict:
     """The columns that every split has."""
     row: dict = _bound_columns(split, spec) | {"mse": _mean(split["mse"])}
     if likelihoods.LIKELIHOODS[model.likelihood].values == "levels":
@@ -159,7 +170,7 @@ def _drawn_error(variance: np.ndarray, draws: int) -> float | None:
     return math.sqrt(float(np.maximum(variance, 0).sum(dtype=float))) / len(variance) if draws > 1 else None
 
 
-def _bound_columns(split: dict, spec: EvalSpec) -> dict[str, float | None]:
+def _bound_columns(split: dict, spec: EvalConfig) -> dict[str, float | None]:
     """Distortion, rate and elbo of a split in nats per image, with the Monte Carlo error of the draws."""
     distortion = _mean(split["distortion"])
     rate = float(split["rate_per_latent"].sum(axis=1, dtype=float).mean())
@@ -185,7 +196,7 @@ def _scale_columns(found: dict, weights: objectives.Weights, kind: str) -> dict[
     return row
 
 
-def _importance_columns(found: dict, spec: EvalSpec) -> dict[str, float | None]:
+def _importance_columns(found: dict, spec: EvalConfig) -> dict[str, float | None]:
     row: dict[str, float | None] = {}
     for split, (bound, variance) in found["importance"].items():
         name = f"{'' if split == 'test' else split + '_'}importance_bound"
@@ -193,7 +204,7 @@ def _importance_columns(found: dict, spec: EvalSpec) -> dict[str, float | None]:
     return row
 
 
-def _rate_columns(found: dict, spec: EvalSpec) -> dict[str, float | None]:
+def _rate_columns(found: dict, spec: EvalConfig) -> dict[str, float | None]:
     """The rate taken apart. Its mutual information cannot pass log(aggregate_images)."""
     parts = found["rate_parts"]
     row: dict[str, float | None] = {}
@@ -203,7 +214,7 @@ def _rate_columns(found: dict, spec: EvalSpec) -> dict[str, float | None]:
     return row | {"aggregate_images": len(found["test"]["mean"])}
 
 
-def _ais_columns(found: dict, spec: EvalSpec) -> dict[str, float | None]:
+def _ais_columns(found: dict, spec: EvalConfig) -> dict[str, float | None]:
     ais = found["ais"]
     means = {"ais_bound": ais["test"]["bound"], "bdmc_lower": ais["lower"]["bound"], "bdmc_upper": ais["upper"]["bound"]}
     means["bdmc_gap"] = means["bdmc_upper"] - means["bdmc_lower"]
@@ -213,7 +224,7 @@ def _ais_columns(found: dict, spec: EvalSpec) -> dict[str, float | None]:
     return row | {f"ais_{name}": _mean(ais["test"][name]) for name in ("effective_samples", "acceptance")}
 
 
-def _gradient_columns(found: dict, spec: EvalSpec) -> dict[str, float | None]:
+def _gradient_columns(found: dict, spec: EvalConfig) -> dict[str, float | None]:
     row: dict[str, float | None] = {}
     for name, variance in found["gradients"].items():
         known = variance if spec.gradient_samples > 1 else None

@@ -21,7 +21,7 @@ from vae_jax.core import keys
 from vae_jax.data import dataset as data
 from vae_jax.evaluation import calibration, columns, estimators
 from vae_jax.evaluation import queries as pictures
-from vae_jax.evaluation.columns import EvalSpec
+from vae_jax.evaluation.columns import EvalConfig
 from vae_jax.models import likelihoods
 from vae_jax.models.vae import VAE, ModelSpec, Posterior, reparameterize
 from vae_jax.system import memory, runs
@@ -69,7 +69,7 @@ class Trained:
 
 def evaluate(
     model: ModelSpec,
-    spec: EvalSpec,
+    spec: EvalConfig,
     variables: dict,
     sigma: np.ndarray,
     weights: objectives.Weights,
@@ -107,7 +107,7 @@ def evaluate(
         start += together
 
 
-def _together(model: ModelSpec, spec: EvalSpec, images: dict[str, np.ndarray], count: int) -> int:
+def _together(model: ModelSpec, spec: EvalConfig, images: dict[str, np.ndarray], count: int) -> int:
     """How many runs at a time: their arrays come to the host."""
     decoded = (2 * spec.decoded + 1000) * math.prod(model.shape)
     each = sum(len(x) for x in images.values()) * 4 * (model.latents + len(calibration.EDGES))
@@ -116,7 +116,7 @@ def _together(model: ModelSpec, spec: EvalSpec, images: dict[str, np.ndarray], c
 
 def _programs(
     model: ModelSpec,
-    spec: EvalSpec,
+    spec: EvalConfig,
     dataset: data.Dataset,
     images: dict[str, np.ndarray],
     objective: objectives.Objective,
@@ -152,7 +152,7 @@ def _programs(
 # Programs: what is computed where the images are.
 
 
-def _measure(model: ModelSpec, spec: EvalSpec, sizes: dict[str, int], run, splits: dict) -> dict:
+def _measure(model: ModelSpec, spec: EvalConfig, sizes: dict[str, int], run, splits: dict) -> dict:
     """Every figure of one run that is asked for: per image of each split, and per draw."""
     variables, sigma, weights, seed = run
     trained = Trained(VAE(model).bind(variables), sigma, weights.noise_scale, keys.stream(seed, keys.Stream.EVALUATION))
@@ -189,12 +189,12 @@ def _measure(model: ModelSpec, spec: EvalSpec, sizes: dict[str, int], run, split
     return found
 
 
-def is_calibrated(model: ModelSpec, spec: EvalSpec) -> bool:
+def is_calibrated(model: ModelSpec, spec: EvalConfig) -> bool:
     """Whether the decoder's intervals are checked: asked for, and of a likelihood that has any."""
     return bool(spec.calibration_samples) and likelihoods.LIKELIHOODS[model.likelihood].is_graded
 
 
-def _optimal_sigma(trained: Trained, spec: EvalSpec, size: int, batches: Float[Array, "batches batch *shape"]):
+def _optimal_sigma(trained: Trained, spec: EvalConfig, size: int, batches: Float[Array, "batches batch *shape"]):
     """The root of the mean squared error of the training split, z drawn; what training used for its batches."""
 
     def squared_error(args):
@@ -205,7 +205,7 @@ def _optimal_sigma(trained: Trained, spec: EvalSpec, size: int, batches: Float[A
     return jnp.maximum(jnp.sqrt(jnp.mean(squared)), likelihoods.SIGMA_FLOOR)
 
 
-def _calibration(trained: Trained, spec: EvalSpec, sizes: dict[str, int], splits: dict) -> dict[str, dict]:
+def _calibration(trained: Trained, spec: EvalConfig, sizes: dict[str, int], splits: dict) -> dict[str, dict]:
     """Per split and image, how pixels lie in their intervals."""
 
     def measure(args):
@@ -217,7 +217,7 @@ def _calibration(trained: Trained, spec: EvalSpec, sizes: dict[str, int], splits
     return _over_splits(measure, splits, each, sizes)
 
 
-def _per_image(trained: Trained, spec: EvalSpec, sizes: dict[str, int], splits: dict) -> dict[str, dict]:
+def _per_image(trained: Trained, spec: EvalConfig, sizes: dict[str, int], splits: dict) -> dict[str, dict]:
     """Per split and image: distortion (mean and variance of the draws), rate per latent, mse, mean and std."""
     prior = trained.vae.prior()
 
@@ -259,7 +259,7 @@ def _flat(batches: Float[Array, "batches batch *rest"], count: int) -> Float[Arr
     return batches.reshape(-1, *batches.shape[2:])[:count]
 
 
-def _importance(trained: Trained, spec: EvalSpec, sizes: dict[str, int], splits: dict) -> dict[str, tuple]:
+def _importance(trained: Trained, spec: EvalConfig, sizes: dict[str, int], splits: dict) -> dict[str, tuple]:
     def batch_bound(args):
         x, key = args
         return estimators.importance_bound(trained.vae, x, trained.posterior(x), key, trained.sigma, spec.importance_samples)
@@ -271,7 +271,7 @@ def _importance(trained: Trained, spec: EvalSpec, sizes: dict[str, int], splits:
     return found
 
 
-def _rate_parts(trained: Trained, spec: EvalSpec, test: dict) -> dict:
+def _rate_parts(trained: Trained, spec: EvalConfig, test: dict) -> dict:
     posterior = Posterior(test["mean"], test["log_var"])
     order = random.permutation(trained.key(Purpose.AGGREGATE, 0), len(test["mean"]))[: spec.aggregate_samples]
     own = Posterior(posterior.mean[order], posterior.log_var[order])
@@ -284,7 +284,7 @@ def _rate_parts(trained: Trained, spec: EvalSpec, test: dict) -> dict:
     return parts
 
 
-def _ais(trained: Trained, spec: EvalSpec, test: Float[Array, "batches batch *shape"]) -> dict:
+def _ais(trained: Trained, spec: EvalConfig, test: Float[Array, "batches batch *shape"]) -> dict:
     """AIS on test images; on as many simulated ones AIS and reverse AIS, which bracket log p of those."""
     x = test.reshape(-1, *test.shape[2:])[: spec.ais_images]
     settings = (trained.sigma, spec.ais_temperatures, spec.ais_chains)
@@ -307,7 +307,7 @@ def _decode(model: ModelSpec, run) -> Float[Array, "batches batch *shape"]:
 
 
 @columns.overflowing
-def _queries(model: ModelSpec, found: dict, spec: EvalSpec, dataset: data.Dataset, seed: int) -> dict:
+def _queries(model: ModelSpec, found: dict, spec: EvalConfig, dataset: data.Dataset, seed: int) -> dict:
     test = found["test"]
     generator = np.random.default_rng([seed, int(keys.Stream.EVALUATION)])
     pairs = pictures.pairs(dataset.splits["test"].labels, spec.decoded or pictures.SAMPLES, generator)

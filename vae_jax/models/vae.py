@@ -16,6 +16,7 @@ from flax import struct
 from jax import random
 from jaxtyping import Array, Float, Key
 
+from vae_jax.core import schema
 from vae_jax.models import likelihoods, networks, priors
 
 
@@ -67,28 +68,6 @@ def reparameterize(
     return posterior.mean + noise_scale * posterior.std * eps
 
 
-@dataclasses.dataclass(frozen=True)
-class ModelSpec:
-    """What shapes the network; the fields are those of the config's `model` group, and the shape of one image.
-
-    `sigma` is the *kind* of the decoder's scale: "fixed" (a traced number), one of `SIGMAS`, or "" where the likelihood
-    has none. `levels` is the pixel value that means 1, for a likelihood of discrete values.
-    """
-
-    shape: tuple[int, ...]
-    latents: int
-    encoder: str
-    decoder: str
-    hidden: tuple[int, ...]
-    activation: str
-    likelihood: str
-    sigma: str
-    prior: str
-    normalize: str
-    prior_components: int = 10
-    levels: int = 1
-
-
 # The kinds of decoder scale beside a fixed number: one shared parameter, a head of the decoder for every image and pixel,
 # and the one that is best for the batch (in evaluation: for the training split).
 SIGMAS = ("learned", "per_pixel", "optimal")
@@ -96,6 +75,43 @@ SIGMAS = ("learned", "per_pixel", "optimal")
 # units of theirs. All are affine: a linear network stays linear, its models are the same, only Adam's path is shorter.
 NORMALIZE = ("none", "center", "standardize", "whiten")
 NETWORKS = ("encoder", "decoder")  # the parts of `VAE` that may compute in another dtype
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """The network and what its output means."""
+
+    latents: int = schema.field(2, "Number of latents.", low=1, high=100_000)
+    encoder: str = schema.field("mlp", "Network of the encoder.", choices=networks.ENCODERS)
+    decoder: str = schema.field("mlp", "Network of the decoder.", choices=networks.DECODERS)
+    hidden: tuple[int, ...] = schema.field(
+        (64, 64),
+        "Widths from the image inwards; conv: channels of each convolution, then a dense width.",
+        low=1,
+        high=100_000,
+    )
+    activation: str = schema.field("tanh", "Of the hidden layers.", choices=networks.ACTIVATIONS)
+    likelihood: str = schema.field("bernoulli", "p(x | z).", choices=likelihoods.LIKELIHOODS)
+    sigma: str = schema.field(
+        "0.1", "Std of the likelihoods that have one: a number, learned, per_pixel or optimal (gaussian alone)."
+    )
+    prior: str = schema.field("normal", "p(z).", choices=priors.PRIORS)
+    prior_components: int = schema.field(
+        10, "Gaussians of the prior mixture, pseudo-inputs of vamp.", low=1, high=10_000, absent=10
+    )
+    normalize: str = schema.field("center", "Affine map of the pixels that the networks see.", choices=NORMALIZE)
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSpec(ModelConfig):
+    """What shapes the network: the config's `model` group, and what the data add.
+
+    `sigma` is the *kind* of the decoder's scale: "fixed" (a traced number), one of `SIGMAS`, or "" where the likelihood
+    has none. `shape` is that of an image, `levels` the stored value that means 1, for a likelihood of discrete values.
+    """
+
+    shape: tuple[int, ...] = ()
+    levels: int = 1
 
 
 class VAE(nn.Module):

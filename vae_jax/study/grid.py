@@ -7,116 +7,29 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
-from vae_jax.core import errors
+from vae_jax.core import errors, schema
+from vae_jax.core.schema import Value
 from vae_jax.data import dataset as data
 from vae_jax.evaluation import evaluate as evaluation
-from vae_jax.models import likelihoods, networks, priors
+from vae_jax.models import likelihoods, priors
 from vae_jax.models import vae as model
+from vae_jax.study.config import FIELDS, Flat, typed
 from vae_jax.training import loop as fit
 from vae_jax.training import objectives
 from vae_jax.training import step as training
+from vae_jax.training.schedules import SCHEDULED, parse
 
-Value = Any  # bool, int, float, str, or a tuple of those
-Flat = dict[str, Value]
-
-CHOICES = {
-    "data.binarize": data.BINARIZE,
-    "model.encoder": networks.ENCODERS,
-    "model.decoder": networks.DECODERS,
-    "model.activation": networks.ACTIVATIONS,
-    "model.likelihood": likelihoods.LIKELIHOODS,
-    "model.prior": priors.PRIORS,
-    "model.normalize": model.NORMALIZE,
-    "objective.kind": objectives.OBJECTIVES,
-    "optimizer.schedule": training.DECAYS,
-    "train.precision": training.PRECISIONS,
-}
-# Smallest and largest value of each number, both allowed.
-POSITIVE = math.ulp(0.0)
-RANGES = {
-    "seed": (0, 2**31 - 1),
-    "data.valid_fraction": (0, 0.99),
-    "data.seed": (0, 2**31 - 1),
-    "model.latents": (1, 100_000),
-    "model.prior_components": (1, 10_000),
-    "objective.noise_scale": (0, 1e6),
-    "objective.distortion_weight": (0, 1e6),
-    "objective.beta": (0, 1e6),
-    "objective.importance_samples": (1, 10_000),
-    "objective.capacity": (0, 1e6),
-    "objective.capacity_weight": (0, 1e6),
-    "objective.free_bits": (0, 1e6),
-    "objective.distortion_target": (-1e9, 1e9),
-    "objective.mmd_weight": (0, 1e9),
-    "optimizer.learning_rate": (POSITIVE, 1e6),
-    "optimizer.b1": (0, 1 - 1e-7),
-    "optimizer.b2": (0, 1 - 1e-7),
-    "optimizer.eps": (POSITIVE, 1.0),
-    "optimizer.cooling": (0, 1.0),
-    "train.epochs": (1, 10**7),
-    "train.batch_size": (0, 10**7),
-    "train.data_devices": (1, 10**5),
-    "train.chunk_epochs": (1, 10**7),
-    "train.checkpoint_every": (0, 10**7),
-    "eval.samples": (1, 10**7),
-    "eval.batch_size": (1, 10**7),
-    "eval.decoded": (0, 10**7),
-    "eval.importance_samples": (0, 10**7),
-    "eval.aggregate_samples": (0, 10**7),
-    "eval.ais_temperatures": (0, 10**6),
-    "eval.ais_chains": (1, 10**5),
-    "eval.ais_images": (1, 10**6),
-    "eval.gradient_samples": (0, 10**7),
-    "eval.calibration_samples": (0, 10**7),
-}
 MOST = 100_000  # runs of a study
-BASELINES = ("pca", "ppca")
-WEIGHTS = tuple(field.name for field in dataclasses.fields(objectives.Weights))
-# What a weight is where the objective does not use it. `capacity_weight` is free: a study sets it once for some of its rows.
-UNUSED = {"distortion_weight": 1, "beta": 1, "capacity": 0, "free_bits": 0, "distortion_target": 0, "mmd_weight": 0}
-CONSTANT: Flat = {f"schedule.{weight}": "constant" for weight in WEIGHTS}
+CONSTANT: Flat = {key: field.default for key, field in FIELDS.items() if key.startswith("schedule.")}
 # Where data lie, and the data sets that are looked for there: by their name, and in words.
 SOURCES: dict[str, tuple[Callable[[str], bool], str]] = {
     "data.path": (lambda name: name == "npz", "data.name=npz uses it"),
     "data.dir": (lambda name: name not in ("npz", "digits"), "image sets of TFDS use it"),
     "data.download": (lambda name: name not in ("npz", "digits"), "image sets of TFDS use it"),
 }
-# Fields without a range or a choice, each with a value of its type; with those above, every name that there is.
-FREE = {
-    "name": "",
-    "baselines": ("",),
-    "data.name": "",
-    "data.path": "",
-    "data.dir": "",
-    "data.download": False,
-    "model.hidden": (0,),
-    "model.sigma": "",
-    "eval.importance_splits": ("",),
-    "eval.valid": False,
-    **{f"schedule.{weight}": "" for weight in WEIGHTS},
-}
-# Fields that younger versions have and the oldest readable `config.json` does not, with the value that means the same.
-LATER: Flat = {
-    "model.prior_components": 10,
-    "objective.kind": "weighted",
-    "objective.capacity": 0.0,
-    "objective.capacity_weight": 10.0,
-    "objective.free_bits": 0.0,
-    "objective.distortion_target": 0.0,
-    "objective.mmd_weight": 0.0,
-    **CONSTANT,
-    "optimizer.cooling": 0.0,
-    "train.data_devices": 1,
-    "train.precision": "float32",
-    "eval.calibration_samples": 0,
-    "eval.valid": False,
-}
-# A value of the type of every field: a number is whole where the end of its range is.
-LIKE: dict[str, Any] = {key: type(high)() for key, (_, high) in RANGES.items()} | dict.fromkeys(CHOICES, "") | FREE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,7 +45,7 @@ class Run:
 
     def group(self, name: str) -> dict[str, Value]:
         """The fields of one group of the config, as keyword arguments."""
-        return {key.partition(".")[2]: value for key, value in self.config.items() if key.startswith(f"{name}.")}
+        return schema.group(self.config, name)
 
 
 def flatten(config: Mapping) -> Flat:
@@ -207,52 +120,6 @@ def resolve(
     return flat, typed_rows, [(key, [typed(key, value) for value in values]) for key, values in sweeps]
 
 
-def typed(key: str, value) -> Value:
-    """`value` (a text from the command line, or a Python value) as the type of the field `key`.
-
-    Raises:
-      UserError: no such field, or no such value.
-    """
-    if key not in LIKE:
-        raise errors.unknown("config name", str(key), LIKE)
-    return _typed(key, value, LIKE[key])
-
-
-def _typed(key: str, value, like: Value) -> Value:
-    kind = type(like)
-    try:
-        if kind is tuple:
-            parts = value if isinstance(value, tuple | list) else _split_tuple(str(value))
-            return tuple(_typed(key, part, like[0]) for part in parts)
-        if isinstance(value, np.generic):
-            value = value.item()
-        if kind is bool:
-            return {"true": True, "false": False}[str(value).lower()]
-        if isinstance(value, bool) or not isinstance(value, str | int | float) or (kind is int and isinstance(value, float)):
-            raise ValueError
-        if kind is str and not str(value).isprintable():
-            raise ValueError
-        return kind(value)
-    except (ValueError, KeyError, OverflowError):
-        kinds = {
-            int: "a whole number",
-            float: "a number",
-            bool: "true or false",
-            tuple: "a tuple like (64,64)",
-            str: "a printable text",
-        }
-        shown = value if isinstance(value, str) and value.isprintable() else repr(value)
-        raise errors.UserError(f"{key}={shown[:200]}: should be {kinds[kind]}") from None
-
-
-def _split_tuple(text: str) -> list[str]:
-    """The elements of "(64,64)", "64,64," or "64"."""
-    inner = text.strip()
-    if inner[:1] in "([" and inner[-1:] in ")]":
-        inner = inner[1:-1]
-    return [part.strip() for part in inner.split(",") if part.strip()]
-
-
 def split_values(text: str) -> list[str]:
     """Split at the commas outside brackets: "(64,32),(256,256)" has two values."""
     values, depth = [""], 0
@@ -268,29 +135,17 @@ def split_values(text: str) -> list[str]:
 def _check_names(flat: Flat) -> None:
     """A config that was written by hand has exactly the fields that there are."""
     for key in flat:
-        if key not in LIKE:
-            raise errors.unknown("config name", key, LIKE)
-    for key in LIKE:
+        if key not in FIELDS:
+            raise errors.unknown("config name", key, FIELDS)
+    for key in FIELDS:
         if key not in flat:
             raise errors.UserError(f"the config has no {key}: start from get_config() of configs/base.py")
 
 
 def _check(config: Flat) -> None:
     """Every rule that needs no data."""
-    for key, (low, high) in RANGES.items():
-        value = config[key]
-        if not low <= value <= high:  # also where it is nan
-            bounds = f"above 0 and at most {high:g}" if low == POSITIVE else f"from {low:g} to {high:g}"
-            raise errors.UserError(f"{key}={value}: should be {bounds}")
-    for key, known in CHOICES.items():
-        if config[key] not in known:
-            raise errors.UserError(f"{key}={config[key]}: should be one of {', '.join(known)}")
-    for width in config["model.hidden"]:
-        if not 1 <= width <= 100_000:
-            raise errors.UserError(f"model.hidden={config['model.hidden']}: each width should be from 1 to 100000")
-    for key, known in (("baselines", BASELINES), ("eval.importance_splits", data.SPLITS)):
-        if not set(config[key]) <= set(known):
-            raise errors.UserError(f"{key}={config[key]}: each should be one of {', '.join(known)}")
+    for key, field in FIELDS.items():
+        field.check(config[key])
     if "valid" in config["eval.importance_splits"] and not config["eval.valid"]:
         raise errors.UserError(f"eval.importance_splits={config['eval.importance_splits']}: valid needs eval.valid=true")
     kind, _ = sigma(config)
@@ -355,9 +210,9 @@ def _check_objective(config: Flat) -> None:
             raise errors.UserError(
                 f"{key}={config[key]} with objective.kind=tc: should be {only}, because its densities are the posterior's"
             )
-    for key, default in UNUSED.items():
-        value = config[f"objective.{key}"]
-        if value != default and key not in objective.moved_by:
+    for field in schema.fields(objectives.ObjectiveConfig):
+        key, default, value = field.name, field.unused, config[f"objective.{field.name}"]
+        if default is not None and value != default and key not in objective.moved_by:
             raise errors.UserError(
                 f"objective.{key}={value:g}: has no effect with objective.kind={kind}; should be {default}"
             )
@@ -375,23 +230,16 @@ def schedules(config: Flat) -> dict[str, tuple[str, float]]:
     """Name and length in epochs of every schedule that is not constant, by weight."""
     found = {}
     used = objectives.OBJECTIVES[config["objective.kind"]].moved_by
-    for weight in WEIGHTS:
+    for weight in SCHEDULED:
         text = str(config[f"schedule.{weight}"])
-        if text == "constant":
+        parsed = parse(f"schedule.{weight}", text)
+        if parsed is None:
             continue
-        name, _, length = text.partition(":")
-        try:
-            epochs = float(length)
-        except ValueError:
-            epochs = math.nan
-        if name not in objectives.SCHEDULES or name == "constant" or not 0 < epochs <= 1e7:
-            kinds = ", ".join(f"{kind}:EPOCHS" for kind in objectives.SCHEDULES if kind != "constant")
-            raise errors.UserError(f"schedule.{weight}={text}: should be constant or one of {kinds}")
         if weight not in used:
             raise errors.UserError(
                 f"schedule.{weight}={text}: has no effect with objective.kind={config['objective.kind']}; should be constant"
             )
-        found[weight] = (name, epochs)
+        found[weight] = parsed
     return found
 
 
@@ -507,6 +355,6 @@ def group(runs: Sequence[Run], loaded: Callable[..., data.Dataset]) -> dict[tupl
         source = tuple(run.group("data").items())
         spec, hyperparams = specify(run, loaded(source))
         plan = fit.Plan(**{key: run.config[f"train.{key}"] for key in ("chunk_epochs", "checkpoint_every")})
-        shared = (source, spec, evaluation.EvalSpec(**run.group("eval")), plan)
+        shared = (source, spec, evaluation.EvalConfig(**run.group("eval")), plan)
         groups.setdefault(shared, []).append((number, hyperparams))
     return groups

@@ -25,6 +25,7 @@ from vae_jax.evaluation import columns
 from vae_jax.evaluation import evaluate as evaluation
 from vae_jax.storage import checkpoints, run_directory, tables
 from vae_jax.study import grid
+from vae_jax.study.config import ABSENT
 from vae_jax.system import multihost, runs, signals
 from vae_jax.system.progress import Progress, say
 from vae_jax.training import loop as fit
@@ -45,7 +46,7 @@ class Group:
 
     dataset: data.Dataset
     spec: training.RunSpec
-    eval: evaluation.EvalSpec
+    eval: evaluation.EvalConfig
     plan: fit.Plan
     numbers: list[int]
     hyperparams: training.Hyperparams  # leading runs axis
@@ -176,7 +177,7 @@ def _described(workdir: pathlib.Path, described: dict) -> Iterator[tuple[dict, l
     """The config, the rows and the sweeps of a `config.json`; what cannot be used inside is told as its fault."""
     try:
         sweeps = [(key, values) for key, values in described["sweeps"]]
-        yield grid.LATER | grid.flatten(described["config"]), described["sweep"], sweeps
+        yield ABSENT | grid.flatten(described["config"]), described["sweep"], sweeps
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         if isinstance(error, errors.UserError):
             raise

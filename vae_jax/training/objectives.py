@@ -19,11 +19,44 @@ from jax import lax
 from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, Key
 
+from vae_jax.core import schema
+from vae_jax.core.registry import Registry
 from vae_jax.models.priors import Prior
 from vae_jax.models.vae import VAE, Posterior, reparameterize
 
 # A number: inside a program traced, on the host a NumPy scalar, or an array with one for each run.
 Number = Any
+
+
+OBJECTIVES: Registry["Objective"] = Registry("objective")
+
+
+@dataclasses.dataclass(frozen=True)
+class ObjectiveConfig:
+    """The loss: distortion_weight * D + beta * R in nats per image, or another objective."""
+
+    kind: str = schema.field("weighted", "Which objective.", choices=OBJECTIVES, absent="weighted")
+    noise_scale: float = schema.field(1.0, "s of z = mean + s * std * eps; 0: an AE.", low=0, high=1e6, traced=True)
+    distortion_weight: float = schema.field(1.0, "Weight of the distortion D.", low=0, high=1e6, traced=True, unused=1)
+    beta: float = schema.field(
+        1.0, "Weight of the rate R (tc: of the total correlation).", low=0, high=1e6, traced=True, unused=1
+    )
+    importance_samples: int = schema.field(
+        1, "Above 1: the importance-weighted bound (IWAE) of so many draws.", low=1, high=10_000
+    )
+    capacity: float = schema.field(
+        0.0, "capacity: the rate that the batch is pulled to, in nats.", low=0, high=1e6, traced=True, unused=0, absent=0.0
+    )
+    capacity_weight: float = schema.field(10.0, "capacity: gamma.", low=0, high=1e6, traced=True, absent=10.0)
+    free_bits: float = schema.field(
+        0.0, "free_bits: nats per latent that cost nothing.", low=0, high=1e6, traced=True, unused=0, absent=0.0
+    )
+    distortion_target: float = schema.field(
+        0.0, "geco: the distortion to reach, in nats.", low=-1e9, high=1e9, traced=True, unused=0, absent=0.0
+    )
+    mmd_weight: float = schema.field(
+        0.0, "mmd: weight of the discrepancy between q(z) and p(z).", low=0, high=1e9, traced=True, unused=0, absent=0.0
+    )
 
 
 @struct.dataclass
@@ -222,28 +255,13 @@ class Objective:
         return not self.rate_is_optional or bool(beta) or bool(mmd_weight)
 
 
-OBJECTIVES = {
-    "weighted": Objective(weighted, ("beta",), rate_is_optional=True),
-    "capacity": Objective(capacity, ("capacity", "capacity_weight")),
-    "free_bits": Objective(free_bits, ("beta", "free_bits"), rate_is_optional=True),
-    "geco": Objective(geco, ("distortion_target",), {"log_multiplier": 0.0, "constraint": 0.0}, weighs_distortion=False),
-    "tc": Objective(tc, ("beta",)),
-    "mmd": Objective(mmd, ("beta", "mmd_weight"), rate_is_optional=True),
-}
-
-# Factor on a weight, from the time in units of the schedule's length.
-SCHEDULES: dict[str, Callable[[Float[Array, ""]], Float[Array, ""]]] = {
-    "constant": jnp.ones_like,
-    "linear": lambda time: jnp.minimum(time, 1.0),
-    "cosine": lambda time: 0.5 - 0.5 * jnp.cos(jnp.pi * jnp.minimum(time, 1.0)),
-    # Each cycle rises over its first half and stays over its second (Fu et al. 2019).
-    "cyclical": lambda time: jnp.minimum(2 * (time % 1.0), 1.0),
-}
-
-
-def scheduled(
-    weights: Weights, schedules: tuple[tuple[str, str], ...], lengths: dict[str, Number], epoch: Float[Array, ""]
-) -> Weights:
-    """`weights` as they are at a time in epochs: schedules are (weight, name in SCHEDULES), lengths by weight in epochs."""
-    factors = {weight: SCHEDULES[name](epoch / lengths[weight]) for weight, name in schedules}
-    return dataclasses.replace(weights, **{name: getattr(weights, name) * factor for name, factor in factors.items()})
+OBJECTIVES.update(
+    {
+        "weighted": Objective(weighted, ("beta",), rate_is_optional=True),
+        "capacity": Objective(capacity, ("capacity", "capacity_weight")),
+        "free_bits": Objective(free_bits, ("beta", "free_bits"), rate_is_optional=True),
+        "geco": Objective(geco, ("distortion_target",), {"log_multiplier": 0.0, "constraint": 0.0}, weighs_distortion=False),
+        "tc": Objective(tc, ("beta",)),
+        "mmd": Objective(mmd, ("beta", "mmd_weight"), rate_is_optional=True),
+    }
+)

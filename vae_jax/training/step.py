@@ -15,27 +15,38 @@ from flax import struct
 from jax import lax, random
 from jaxtyping import Array, Bool, Float, Int, Num
 
-from vae_jax.core import keys
+from vae_jax.core import keys, schema
 from vae_jax.data import dataset as data
 from vae_jax.models.vae import VAE, ModelSpec
-from vae_jax.training import objectives
+from vae_jax.training import objectives, optimizers, schedules
 
 # Of one run inside a program, with a leading runs axis outside, and whatever tree transformations put there.
 Leaf = Any
-
-# Factor on the learning rate, from progress in [0, 1] through training.
-DECAYS = {
-    "constant": jnp.ones_like,
-    "linear": lambda progress: 1.0 - progress,
-    "cosine": lambda progress: 0.5 + 0.5 * jnp.cos(jnp.pi * progress),
-    "exponential": lambda progress: jnp.exp(-jnp.log(1e4) * progress),  # to 1e-4: as long at every scale
-}
 
 COLDEST = 1e-3  # of the data's scale: the least sigma at the end of cooling
 
 
 # What the networks compute in while training; parameters, moments, and all from their outputs on, are float32 anyway.
 PRECISIONS = {"float32": None, "bfloat16": jnp.bfloat16}
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """How long a run trains, on what batches, and when the host looks at it."""
+
+    epochs: int = schema.field(300, "Passes over the training split.", low=1, high=10**7)
+    batch_size: int = schema.field(128, "Images in a step; 0: the whole training split.", low=0, high=10**7)
+    precision: str = schema.field(
+        "float32",
+        "Of the networks while training; parameters and losses stay float32.",
+        choices=PRECISIONS,
+        absent="float32",
+    )
+    data_devices: int = schema.field(
+        1, "Devices that share the batch of each run, where a model is too large for one.", low=1, high=10**5, absent=1
+    )
+    chunk_epochs: int = schema.field(10, "Epochs between two looks of the host: a line of metrics each.", low=1, high=10**7)
+    checkpoint_every: int = schema.field(0, "Epochs between checkpoints; 0: at the end only.", low=0, high=10**7)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,7 +181,7 @@ def make_program(spec: RunSpec) -> Program:
     def loss_and_terms(params, state: TrainState, hyperparams: Hyperparams, x, key, prior_key, rows=Rows()):
         bound = vae.bind({"params": vae.cast(params), "statistics": state.statistics | _cooled(spec, state)})
         epoch = state.step.astype(jnp.float32) / spec.steps_per_epoch
-        weights = objectives.scheduled(hyperparams.objective, spec.schedules, hyperparams.schedule_epochs, epoch)
+        weights = schedules.scheduled(hyperparams.objective, spec.schedules, hyperparams.schedule_epochs, epoch)
         drawn = (key, weights.noise_scale, hyperparams.sigma, spec.importance_samples, rows.draw, rows.mean)
         terms = rows.gather(objectives.terms(bound, rows.share(x), *drawn))
         context = objectives.Context(bound.prior(), prior_key, spec.train_size, state.carried)
@@ -185,7 +196,7 @@ def make_program(spec: RunSpec) -> Program:
         grads = rows.mean(grads)
         alive = _is_finite(loss, grads) & (state.diverged_at < 0)
         progress = state.step.astype(jnp.float32) / total_steps
-        rate = hyperparams.learning_rate * DECAYS[spec.schedule](progress)
+        rate = hyperparams.learning_rate * optimizers.DECAYS[spec.schedule](progress)
         direction, opt_state = _adam(spec, grads, state.opt_state, alive)
         params = jax.tree.map(lambda param, each: param - rate * each, state.params, direction)
         moved = TrainState(state.step + 1, params, state.statistics, opt_state, state.diverged_at, carried)
