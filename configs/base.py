@@ -1,6 +1,8 @@
-"""Every field there is, at its default: what each config file starts from.
+"""The default config: every field there is, which each config file starts from.
 
-The fields are declared in `vae_jax`, each beside the code that uses it; docs/config.md lists them all.
+    python -m experiments.train --config=configs/base.py
+
+The fields are declared in `vae_jax`, each beside the code that uses it; `study.config` composes them.
 """
 
 from vae_jax.study.config import default_config as get_config
