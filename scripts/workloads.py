@@ -23,7 +23,7 @@ from vae_jax.core import keys
 from vae_jax.data import dataset as data
 from vae_jax.evaluation import estimators
 from vae_jax.models.vae import VAE, ModelSpec
-from vae_jax.study import grid
+from vae_jax.study import grid, planning
 from vae_jax.system import runs
 from vae_jax.training import step as training
 
@@ -99,7 +99,7 @@ def run_together(dataset: data.Dataset, settings: Mapping[str, Any], count: int,
     for key, value in settings.items():
         group, _, field = key.partition(".")
         config[group][field] = value
-    planned = [grid.specify(run, dataset) for run in grid.expand(config, None, [("seed", range(count))])]
+    planned = [planning.specify(run, dataset) for run in grid.expand(config, None, [("seed", range(count))])]
     spec, mesh = planned[0][0], runs.mesh(count)
     hyperparams = runs.put(runs.pad(runs.stack([traced for _, traced in planned]), mesh.size), mesh)
     shared = dataset.statistics(spec.model.normalize), {"train": dataset.splits["train"].pixels}

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from vae_jax.data import dataset as data
-from vae_jax.study import grid, study
+from vae_jax.study import grid, planning, study
 from vae_jax.training import step as training
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -61,7 +61,7 @@ def a_step(name: str):
     """The first run of a study as it is: its step, a state before it, hyperparams and a batch."""
     run = runs_of(name)[0]
     dataset = dataset_of(run)
-    spec, hyperparams = grid.specify(run, dataset)
+    spec, hyperparams = planning.specify(run, dataset)
     before = random_state(spec, hyperparams, dataset.statistics(spec.model.normalize))
     return step(spec), before, hyperparams, dataset.images("train")[: spec.batch_size]
 

@@ -16,7 +16,7 @@ from vae_jax.data import dataset as data
 from vae_jax.evaluation import calibration, closed_form
 from vae_jax.evaluation import evaluate as evaluation
 from vae_jax.models.vae import VAE, ModelSpec, Posterior
-from vae_jax.study import grid
+from vae_jax.study import grid, planning
 from vae_jax.training import objectives
 from vae_jax.training import step as training
 
@@ -232,7 +232,7 @@ def evaluated(likelihood: str, sigma: str) -> list[tuple[dict, dict]]:
     dataset = data.Dataset(splits, data.ImageSpec((4, 4, 1), 255, False), 0)
     fields = {"model__likelihood": likelihood, "model__sigma": sigma, "train__batch_size": 20, "eval__batch_size": 20}
     (run,) = grid.expand(tiny(**fields, eval__calibration_samples=16).to_dict())
-    spec, hyperparams = grid.specify(run, dataset)
+    spec, hyperparams = planning.specify(run, dataset)
     statistics = dataset.statistics(spec.model.normalize)
     shapes = jax.eval_shape(training.make_program(spec).init, hyperparams, statistics)
     params = jax.tree.map(lambda leaf: generator.normal(0, 0.3, (3, *leaf.shape)).astype(np.float32), shapes.params)

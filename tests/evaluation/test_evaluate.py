@@ -19,7 +19,7 @@ from vae_jax.evaluation import closed_form, columns
 from vae_jax.evaluation import evaluate as evaluation
 from vae_jax.evaluation import queries as pictures
 from vae_jax.models.vae import VAE
-from vae_jax.study import grid
+from vae_jax.study import grid, planning
 from vae_jax.system import runs
 from vae_jax.training import objectives
 
@@ -56,7 +56,7 @@ def planned(batch_size: int):
     likelihood = {"model__likelihood": "gaussian", "model__sigma": str(SIGMA), "train__batch_size": 16}
     config = tiny(**linear, **likelihood, eval__samples=8, eval__batch_size=batch_size, eval__decoded=500)
     (run,) = grid.expand(config.to_dict())
-    return grid.specify(run, dataset())[0].model, evaluation.EvalConfig(**run.group("eval"))
+    return planning.specify(run, dataset())[0].model, evaluation.EvalConfig(**run.group("eval"))
 
 
 @functools.cache

@@ -9,7 +9,7 @@ import pytest
 from configs import base
 from vae_jax.core import errors
 from vae_jax.data import dataset as data
-from vae_jax.study import grid
+from vae_jax.study import grid, planning
 from vae_jax.study.config import ABSENT, FIELDS
 from vae_jax.training import objectives
 
@@ -42,7 +42,7 @@ def refusal(*sweeps, **fields) -> str:
 def refusal_for(dataset, **fields) -> str:
     (run,) = runs_of(**{"train__batch_size": 10} | fields)
     with pytest.raises(errors.UserError) as caught:
-        grid.specify(run, dataset)
+        planning.specify(run, dataset)
     return str(caught.value)
 
 
@@ -403,7 +403,7 @@ def test_a_place_is_for_the_data_sets_of_the_study_that_are_looked_for_there():
 
 def test_the_lengths_of_schedules_share_a_program():
     found = runs_of(("schedule.beta", "linear:5,linear:20"), ("objective.beta", "1,2"))
-    specs, hyperparams = zip(*(grid.specify(run, images(200)) for run in found), strict=True)
+    specs, hyperparams = zip(*(planning.specify(run, images(200)) for run in found), strict=True)
     assert len(set(specs)) == 1
     assert specs[0].schedules == (("beta", "linear"),)
     assert [float(h.schedule_epochs["beta"]) for h in hyperparams] == [5, 5, 20, 20]
@@ -411,7 +411,7 @@ def test_the_lengths_of_schedules_share_a_program():
 
 def test_only_what_a_kind_uses_is_traced():
     (run,) = runs_of(objective__kind="capacity", objective__capacity=3.0)
-    _, hyperparams = grid.specify(run, images(200))
+    _, hyperparams = planning.specify(run, images(200))
     assert (hyperparams.objective.capacity, hyperparams.objective.beta) == (3, None)
 
 
@@ -425,7 +425,7 @@ def test_a_sigma_that_is_none(sigma):
 @pytest.mark.parametrize("kind", ["learned", "per_pixel", "optimal"])
 def test_kinds_of_sigma(kind):
     (run,) = runs_of(model__likelihood="gaussian", model__sigma=kind)
-    spec, hyperparams = grid.specify(run, images(200))
+    spec, hyperparams = planning.specify(run, images(200))
     assert (spec.model.sigma, hyperparams.sigma) == (kind, 1.0)
 
 
@@ -471,7 +471,7 @@ def test_a_likelihood_of_levels_needs_whole_ones():
     )
     whole = data.Split(np.arange(20 * 64, dtype=np.uint8).reshape(20, 8, 8, 1) % 17)
     (run,) = runs_of(train__batch_size=10, **levels)
-    spec, _ = grid.specify(run, data.Dataset({"train": whole, "test": whole}, data.ImageSpec((8, 8, 1), 16, False), 0))
+    spec, _ = planning.specify(run, data.Dataset({"train": whole, "test": whole}, data.ImageSpec((8, 8, 1), 16, False), 0))
     assert spec.model.levels == 16
     bright = data.Dataset({"train": whole, "test": whole}, data.ImageSpec((8, 8, 1), 8, False), 0)
     assert refusal_for(bright, **levels).startswith(
@@ -481,7 +481,7 @@ def test_a_likelihood_of_levels_needs_whole_ones():
 
 def test_sigma_is_not_read_where_the_likelihood_has_none():
     (run,) = runs_of(model__likelihood="bernoulli", model__sigma="whatever")
-    spec, hyperparams = grid.specify(run, images(200))
+    spec, hyperparams = planning.specify(run, images(200))
     assert spec.model.sigma == ""
     assert hyperparams.sigma == 1.0
 
@@ -492,12 +492,12 @@ def test_sigma_is_not_read_where_the_likelihood_has_none():
 def test_a_batch_larger_than_the_data():
     assert refusal_for(images(9)) == "train.batch_size=10: should be at most 9, the number of training images"
     (run,) = runs_of(train__batch_size=10)
-    assert grid.specify(run, images(10))[0].steps_per_epoch == 1
+    assert planning.specify(run, images(10))[0].steps_per_epoch == 1
 
 
 def test_a_batch_of_0_is_the_whole_split():
     (run,) = runs_of(train__batch_size=0)
-    assert grid.specify(run, images(9))[0].batch_size == 9
+    assert planning.specify(run, images(9))[0].batch_size == 9
 
 
 def test_a_discrepancy_needs_two_images():
@@ -505,7 +505,7 @@ def test_a_discrepancy_needs_two_images():
         message = refusal_for(images(1), objective__kind="mmd", train__batch_size=size)
         assert message.startswith(f"train.batch_size={size} with objective.kind=mmd: should be a batch of at least 2 images")
     (run,) = runs_of(objective__kind="mmd", train__batch_size=2)
-    assert grid.specify(run, images(2))[0].batch_size == 2
+    assert planning.specify(run, images(2))[0].batch_size == 2
 
 
 @pytest.mark.parametrize("likelihood", ["bernoulli", "continuous_bernoulli"])
@@ -513,7 +513,7 @@ def test_bernoulli_needs_values_between_0_and_1(likelihood):
     message = refusal_for(images(high=1.5), model__likelihood=likelihood)
     assert message.startswith(f"model.likelihood={likelihood} needs values in [0, 1]: train has [0, 1.5]")
     (run,) = runs_of(train__batch_size=10, model__likelihood="gaussian")
-    grid.specify(run, images(high=1.5))
+    planning.specify(run, images(high=1.5))
 
 
 def test_bernoulli_looks_at_every_split():
@@ -523,10 +523,11 @@ def test_bernoulli_looks_at_every_split():
 
 
 @pytest.mark.parametrize("shape", [(8, 9, 1), (7, 7, 1), (64,)])
-@pytest.mark.parametrize("network", ["model__encoder", "model__decoder"])
+@pytest.mark.parametrize("network", ["encoder", "decoder"])
 def test_conv_needs_square_images_from_8x8(shape, network):
-    message = refusal_for(images(shape=shape), **{network: "conv"})
-    assert message.endswith(f"needs square images from 8x8 up: these have shape {shape}")
+    """The message names the network that is one."""
+    message = refusal_for(images(shape=shape), **{f"model__{network}": "conv"})
+    assert message == f"model.{network}=conv needs square images from 8x8 up: these have shape {shape}"
 
 
 @pytest.mark.parametrize("hidden", [(8,), (2, 2, 2, 2, 8)])
@@ -541,14 +542,14 @@ def test_a_free_sigma_needs_fewer_latents_than_pixels(kind):
     message = refusal_for(images(shape=(4,)), model__latents=4, **free)
     assert message.startswith(f"model.latents=4 with model.sigma={kind}: should be below 4, the number of pixels")
     (run,) = runs_of(train__batch_size=10, model__latents=3, **free)
-    assert grid.specify(run, images(shape=(4,)))[0].model.sigma == kind
+    assert planning.specify(run, images(shape=(4,)))[0].model.sigma == kind
 
 
 # What shares a program
 
 
 def specs_of(*sweeps, **fields):
-    return [grid.specify(run, images()) for run in runs_of(*sweeps, **{"train__batch_size": 10} | fields)]
+    return [planning.specify(run, images()) for run in runs_of(*sweeps, **{"train__batch_size": 10} | fields)]
 
 
 @pytest.mark.parametrize(
@@ -614,7 +615,7 @@ def test_group_keeps_the_order_and_loads_each_data_set_once():
 
     # One batch size for each data seed: the two groups take turns.
     runs = runs_of(("seed", "0,1"), ("data.seed", "5,6"), train__batch_size=10)
-    groups = grid.group(runs, loaded)
+    groups = planning.group(runs, loaded)
     assert [[number for number, _ in members] for members in groups.values()] == [[0, 2], [1, 3]]
     assert [[int(hyperparams.seed) for _, hyperparams in members] for members in groups.values()] == [[0, 1], [0, 1]]
     assert asked == [5, 6]
@@ -624,5 +625,5 @@ def test_group_keeps_the_order_and_loads_each_data_set_once():
     "sweep", [("eval.samples", "1,2"), ("train.chunk_epochs", "1,2"), ("train.checkpoint_every", "0,2")]
 )
 def test_what_is_looked_at_otherwise_is_grouped_apart(sweep):
-    groups = grid.group(runs_of(sweep, train__batch_size=10), lambda source: images())
+    groups = planning.group(runs_of(sweep, train__batch_size=10), lambda source: images())
     assert len(groups) == 2

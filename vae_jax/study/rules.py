@@ -1,0 +1,296 @@
+"""What a single field's declaration cannot say: combinations of fields that mean nothing, or that the data rule out.
+
+A rule is a function that raises `UserError` with one line: the value, and what would be right.
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Collection, Sequence
+
+import numpy as np
+
+from vae_jax.core import errors, schema
+from vae_jax.data.dataset import Dataset
+from vae_jax.models import likelihoods, priors, vae
+from vae_jax.study.config import FIELDS, Flat
+from vae_jax.training import objectives
+from vae_jax.training.schedules import SCHEDULED, parse
+
+CONSTANT: Flat = {key: field.default for key, field in FIELDS.items() if key.startswith("schedule.")}
+# Where data lie, and the data sets that are looked for there: by their name, and in words.
+SOURCES: dict[str, tuple[Callable[[str], bool], str]] = {
+    "data.path": (lambda name: name == "npz", "data.name=npz uses it"),
+    "data.dir": (lambda name: name not in ("npz", "digits"), "image sets of TFDS use it"),
+    "data.download": (lambda name: name not in ("npz", "digits"), "image sets of TFDS use it"),
+}
+
+
+def check(config: Flat) -> None:
+    """Every rule that needs no data.
+
+    Raises:
+      UserError: a value that is out of range, or that does not go with another.
+    """
+    for key, field in FIELDS.items():
+        field.check(config[key])
+    for rule in RULES:
+        rule(config)
+
+
+def check_sources(configs: Sequence[Flat], set_by_grid: Collection[str]) -> None:
+    """Refuse a place where no data set of the study is looked for; one that the grid sets is for its own run only."""
+    names = {config["data.name"] for config in configs}
+    for config, (key, (reads, used)) in itertools.product(configs, SOURCES.items()):
+        concerned = {config["data.name"]} if key in set_by_grid else names
+        if config[key] and not any(map(reads, concerned)):
+            raise errors.UserError(f"{key}={config[key]}: has no effect with data.name={config['data.name']}; only {used}")
+
+
+def check_data(config: Flat, dataset: Dataset) -> None:
+    """Every rule that needs the data.
+
+    Raises:
+      UserError: a run that cannot be built for data of this size, shape or range.
+    """
+    for rule in DATA_RULES:
+        rule(config, dataset)
+
+
+# Without data
+
+
+def has_a_name(config: Flat) -> None:
+    """Tables and figures need one."""
+    if not config["name"].strip():
+        raise errors.UserError("name='': should be a text")
+
+
+def valid_bounds_need_the_valid_split(config: Flat) -> None:
+    """An importance bound of the validation split, where that is evaluated."""
+    if "valid" in config["eval.importance_splits"] and not config["eval.valid"]:
+        raise errors.UserError(f"eval.importance_splits={config['eval.importance_splits']}: valid needs eval.valid=true")
+
+
+def ppca_is_the_optimum(config: Flat) -> None:
+    """The row `ppca` stands only beside runs whose optimum it is."""
+    if "ppca" not in config["baselines"]:
+        return
+    needed: Flat = {"model.likelihood": "gaussian", "model.prior": "normal", "objective.kind": "weighted"}
+    if config["objective.beta"]:  # at 0 there is no such row
+        needed |= {"objective.noise_scale": 1, "objective.distortion_weight": 1} | CONSTANT
+    for key, value in needed.items():
+        if config[key] != value:
+            raise errors.UserError(f"baselines={config['baselines']}: ppca needs {key}={value}, not {config[key]}")
+    if (kind := sigma(config)[0]) == "per_pixel":
+        raise errors.UserError(f"baselines={config['baselines']}: ppca has one sigma for all pixels, not {kind}")
+
+
+def deterministic_codes_have_no_rate(config: Flat) -> None:
+    """Without noise the rate is infinite."""
+    kind, beta = config["objective.kind"], config["objective.beta"]
+    objective = objectives.OBJECTIVES[kind]
+    if config["objective.noise_scale"] == 0 and objective.holds_to_prior(beta):
+        has = f"objective.beta={beta:g}" if objective.rate_is_optional else f"objective.kind={kind}"
+        raise errors.UserError(
+            f"objective.noise_scale=0 with {has}: a deterministic code has infinite rate, so the loss should have none "
+            "(objective.kind=weighted with objective.beta=0)"
+        )
+
+
+def rates_from_draws_need_full_noise(config: Flat) -> None:
+    """A rate in closed form is of any noise; one that is estimated is of the draws."""
+    prior = priors.struct_of(config["model.prior"])
+    noise, schedule = config["objective.noise_scale"], config["schedule.noise_scale"]
+    if (noise not in (0, 1) or schedule != "constant") and not hasattr(prior, "rate_per_latent"):
+        raise errors.UserError(
+            f"objective.noise_scale={noise:g} ({schedule}) with model.prior={config['model.prior']}: should be 0 or 1 and "
+            "constant, because this rate is estimated from the draws"
+        )
+
+
+def free_bits_need_independent_latents(config: Flat) -> None:
+    """Each latent has nats of its own only where the prior takes the latents apart."""
+    prior = priors.struct_of(config["model.prior"])
+    if config["objective.kind"] == "free_bits" and not hasattr(prior, "log_prob_per_latent"):
+        raise errors.UserError(
+            f"objective.kind=free_bits with model.prior={config['model.prior']}: should be a prior of independent latents"
+        )
+
+
+def total_correlation_needs_full_noise(config: Flat) -> None:
+    """Its densities are those of the posterior, so z has to be drawn from the posterior."""
+    for key, only in {"objective.noise_scale": 1, "schedule.noise_scale": "constant"}.items():
+        if config["objective.kind"] == "tc" and config[key] != only:
+            raise errors.UserError(
+                f"{key}={config[key]} with objective.kind=tc: should be {only}, because its densities are the posterior's"
+            )
+
+
+def weights_have_an_effect(config: Flat) -> None:
+    """A weight that the objective does not use stands at its default."""
+    kind = config["objective.kind"]
+    used = objectives.OBJECTIVES[kind].moved_by
+    for field in schema.fields(objectives.ObjectiveConfig, "objective"):
+        value = config[field.key]
+        if field.unused is not None and value != field.unused and field.name not in used:
+            raise errors.UserError(
+                f"{field.key}={value:g}: has no effect with objective.kind={kind}; should be {field.unused}"
+            )
+
+
+def importance_weighted_bound_has_no_weights(config: Flat) -> None:
+    """Several draws make a bound of their own."""
+    samples = config["objective.importance_samples"]
+    weights = [config[f"objective.{key}"] for key in ("noise_scale", "distortion_weight", "beta")]
+    plain = config["objective.kind"] == "weighted" and weights == [1, 1, 1] and CONSTANT.items() <= config.items()
+    if samples > 1 and not plain:
+        raise errors.UserError(
+            f"objective.importance_samples={samples}: the importance-weighted bound has no weights; objective.kind should "
+            "be weighted, and noise_scale, distortion_weight and beta constant 1"
+        )
+    if samples > 1 and sigma(config)[0] == "optimal":
+        raise errors.UserError(
+            f"model.sigma=optimal with objective.importance_samples={samples}: the best sigma of several draws has no "
+            "closed form; should be learned"
+        )
+
+
+def cooling_needs_a_sigma(config: Flat) -> None:
+    """What falls is a bound on sigma, from the scale of the data on."""
+    if config["optimizer.cooling"] and (sigma(config)[0] in ("", "optimal") or config["model.normalize"] == "none"):
+        raise errors.UserError(
+            f"optimizer.cooling={config['optimizer.cooling']:g}: should be 0 where sigma is none or optimal, or "
+            "model.normalize is none: it holds sigma above a falling part of the data's scale"
+        )
+
+
+def schedules(config: Flat) -> dict[str, tuple[str, float]]:
+    """Name and length in epochs of every schedule that is not constant, by weight."""
+    found = {}
+    used = objectives.OBJECTIVES[config["objective.kind"]].moved_by
+    for weight in SCHEDULED:
+        text = str(config[f"schedule.{weight}"])
+        parsed = parse(f"schedule.{weight}", text)
+        if parsed is None:
+            continue
+        if weight not in used:
+            raise errors.UserError(
+                f"schedule.{weight}={text}: has no effect with objective.kind={config['objective.kind']}; should be constant"
+            )
+        found[weight] = parsed
+    return found
+
+
+def sigma(config: Flat) -> tuple[str, float]:
+    """`model.sigma` as its kind and, where that is "fixed", its number (1 elsewhere: not used)."""
+    kinds = likelihoods.LIKELIHOODS[config["model.likelihood"]].sigmas
+    if not kinds:
+        return "", 1.0
+    text = str(config["model.sigma"])
+    named = [kind for kind in vae.SIGMAS if kind in kinds]
+    if text in named:
+        return text, 1.0
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not likelihoods.SIGMA_FLOOR <= number <= 1e6:
+        where = f" with model.likelihood={config['model.likelihood']}" if text in vae.SIGMAS else ""
+        raise errors.UserError(
+            f"model.sigma={text}{where}: should be {', '.join(named)} or a number from {likelihoods.SIGMA_FLOOR:g} to 1e+06"
+        )
+    return "fixed", number
+
+
+RULES: tuple[Callable[[Flat], object], ...] = (
+    valid_bounds_need_the_valid_split,
+    sigma,
+    ppca_is_the_optimum,
+    deterministic_codes_have_no_rate,
+    rates_from_draws_need_full_noise,
+    free_bits_need_independent_latents,
+    total_correlation_needs_full_noise,
+    weights_have_an_effect,
+    importance_weighted_bound_has_no_weights,
+    schedules,
+    cooling_needs_a_sigma,
+    has_a_name,
+)
+
+
+# With data
+
+
+def batch_fits_the_data(config: Flat, dataset: Dataset) -> None:
+    """A batch has as many images as there are, at most, and divides among its devices."""
+    size, count, devices = config["train.batch_size"], len(dataset.splits["train"]), config["train.data_devices"]
+    if size > count:
+        raise errors.UserError(f"train.batch_size={size}: should be at most {count}, the number of training images")
+    batch = size or count
+    if batch % devices:
+        raise errors.UserError(f"train.data_devices={devices}: should divide the batch of {batch} images")
+    if batch == 1 and config["objective.kind"] == "mmd":
+        raise errors.UserError(f"train.batch_size={size} with objective.kind=mmd: should be a batch of at least 2 images")
+    if devices > 1 and sigma(config)[0] == "optimal":
+        raise errors.UserError(
+            f"train.data_devices={devices}: should be 1 with model.sigma=optimal, which is of the whole batch"
+        )
+
+
+def valid_split_exists(config: Flat, dataset: Dataset) -> None:
+    """The validation split can be evaluated where there is one."""
+    if config["eval.valid"] and "valid" not in dataset.splits:
+        fraction = config["data.valid_fraction"]
+        raise errors.UserError(f"eval.valid=True: data.valid_fraction={fraction:g} leaves no validation image")
+
+
+def likelihood_takes_the_values(config: Flat, dataset: Dataset) -> None:
+    """Whether a likelihood can be that of these pixels."""
+    name = config["model.likelihood"]
+    values, levels = likelihoods.LIKELIHOODS[name].values, dataset.spec.levels
+    for split, pixels in ((split, dataset.splits[split].pixels) for split in dataset.splits):
+        low, high = float(pixels.min()) / levels, float(pixels.max()) / levels
+        if values != "any" and (low < 0 or high > 1):
+            raise errors.UserError(
+                f"model.likelihood={name} needs values in [0, 1]: {split} has [{low:g}, {high:g}]; "
+                "scale them or use model.likelihood=gaussian"
+            )
+        if values == "levels" and not np.equal(np.mod(pixels, 1), 0).all():
+            raise errors.UserError(
+                f"model.likelihood={name} needs whole levels, as bytes have: {split} has other values; "
+                "give them as uint8 or use model.likelihood=gaussian"
+            )
+
+
+def convolutions_fit_the_images(config: Flat, dataset: Dataset) -> None:
+    """Square images that can be halved as often as there are convolutions."""
+    parts = [part for part in ("encoder", "decoder") if config[f"model.{part}"] == "conv"]
+    if not parts:
+        return
+    shape, hidden = dataset.spec.shape, config["model.hidden"]
+    if len(shape) != 3 or shape[0] != shape[1] or shape[0] < 8:
+        raise errors.UserError(f"model.{parts[0]}=conv needs square images from 8x8 up: these have shape {shape}")
+    halvings = math.ceil(math.log2(shape[0]))
+    if not 2 <= len(hidden) <= 1 + halvings:
+        raise errors.UserError(
+            f"model.hidden={hidden}: conv takes channels of 1 to {halvings} convolutions, then the width of a dense layer"
+        )
+
+
+def free_sigma_needs_fewer_latents_than_pixels(config: Flat, dataset: Dataset) -> None:
+    """Else the decoder is exact and sigma has no least value."""
+    kind, count = sigma(config)[0], math.prod(dataset.spec.shape)
+    if kind in vae.SIGMAS and config["model.latents"] >= count:
+        raise errors.UserError(
+            f"model.latents={config['model.latents']} with model.sigma={kind}: should be below {count}, the "
+            "number of pixels; else sigma goes to 0 and the likelihood to infinity"
+        )
+
+
+DATA_RULES: tuple[Callable[[Flat, Dataset], None], ...] = (
+    batch_fits_the_data,
+    valid_split_exists,
+    likelihood_takes_the_values,
+    convolutions_fit_the_images,
+    free_sigma_needs_fewer_latents_than_pixels,
+)
