@@ -1,6 +1,7 @@
 """The strict modes that every test runs in, and the fixtures that several files share."""
 
 import jax
+import numpy as np
 import pytest
 from support import with_settings
 
@@ -33,3 +34,15 @@ def compiled_once(request):
 def compiled_quickly():
     """Where no bits are compared, half the compilation will do."""
     yield from with_settings(jax_disable_most_optimizations=True)
+
+
+@pytest.fixture
+def npz(tmp_path):
+    """Writes arrays to a file; returns its path."""
+
+    def write(**arrays) -> str:
+        path = tmp_path / "mine.npz"
+        np.savez(path, **arrays)
+        return str(path)
+
+    return write

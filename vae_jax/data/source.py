@@ -1,0 +1,71 @@
+"""What delivers a data set: the config's `data` group, rows of pixels with what is known of each, and the loader's type."""
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+
+from vae_jax.core import schema
+
+BINARIZE = ("none", "threshold", "static", "dynamic")
+SPLITS = ("train", "valid", "test")
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """The data set and how it is split and binarised."""
+
+    name: str = schema.field("digits", "digits, npz, or an image set of TensorFlow Datasets such as mnist.")
+    path: str = schema.field("", "The .npz file of data.name=npz.")
+    dir: str = schema.field("", "Where TFDS keeps prepared sets; empty: $TFDS_DATA_DIR, else ~/tensorflow_datasets.")
+    download: bool = schema.field(False, "Let TFDS fetch and prepare a set that is missing.")
+    binarize: str = schema.field("none", "How grey pixels become bits.", choices=BINARIZE)
+    valid_fraction: float = schema.field(0.1, "Part of the training split set aside for validation.", low=0, high=0.99)
+    seed: int = schema.field(0, "Of the bits drawn once: static binarisation and evaluation.", low=0, high=2**31 - 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """`pixels` [N, *shape], in levels as stored; `labels` [N] and `factors` [N, factors], or None."""
+
+    pixels: np.ndarray
+    labels: np.ndarray | None = None
+    factors: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def take(self, indices: np.ndarray) -> "Split":
+        """The rows `indices` of every array."""
+        labels, factors = (None if array is None else array[indices] for array in (self.labels, self.factors))
+        return Split(self.pixels[indices], labels, factors)
+
+
+@dataclasses.dataclass(frozen=True)
+class Loaded:
+    """What a source delivers.
+
+    Attributes:
+      train: the training split; a part of it is set aside for validation later.
+      test: the test split; None: a fifth of `train` becomes it, the same share of each class.
+      levels: the stored value that means 1 (255 for bytes).
+      description: what was found, for `config.json`: the version of a set, say.
+    """
+
+    train: Split
+    test: Split | None = None
+    levels: int = 1
+    description: dict[str, str] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A line of `dataset.DATASETS`.
+
+    Attributes:
+      load: reads or makes the data set.
+      reads: the fields of `DataConfig` that it looks at, beside those that every data set has; others have no effect.
+    """
+
+    load: Callable[[DataConfig], Loaded]
+    reads: tuple[str, ...] = ()
