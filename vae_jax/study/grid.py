@@ -82,12 +82,12 @@ def _product(rows: list[Flat], sweeps: list[tuple[str, list[Value]]]) -> list[Fl
 
 def _check_distinct(runs: Sequence[Run], product: Sequence[Flat]) -> None:
     """No two runs with the same settings: they would have the same results."""
-    seen = set()
+    seen: dict[tuple, Flat] = {}
     for run, row in zip(runs, product, strict=True):
-        if (identity := tuple(run.config.items())) in seen:
-            settings = ", ".join(f"{key}={value}" for key, value in row.items()) or "the config alone"
+        first = seen.setdefault(tuple(run.config.items()), row)
+        if first is not row:
+            settings = ", ".join(f"{key}={value}" for key, value in first.items()) or "the config alone"
             raise errors.UserError(f"two runs are equal: {settings}; give each value once")
-        seen.add(identity)
 
 
 def resolve(
