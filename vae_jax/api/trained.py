@@ -239,13 +239,20 @@ def load(workdir: str | os.PathLike, run: int | None = None, **settings) -> Trai
     row = _selected(rows, ({"run": run} if run is not None else {}) | _columns(rows, settings), workdir)
     variables, card = trained_models.read(trained_models.path(workdir, row["run"]))
     try:
-        model: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in card["model"].items()}
+        model: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in card["model"].items()
+        }
         images = ImageSpec(**card["images"] | {"shape": tuple(card["images"]["shape"])})
         config = {key: tuple(value) if isinstance(value, list) else value for key, value in card["config"].items()}
         return TrainedVAE(row, config, {"statistics": {}} | variables, ModelSpec(**model), images, card)
     except (KeyError, TypeError, AttributeError) as error:
         file = trained_models.path(workdir, row["run"])
         raise errors.UserError(f"{file}: its card is not that of a trained model ({error})") from error
+
+
+def _with_tuples(values: dict[str, Any]) -> dict[str, Any]:
+    """JSON's lists as the tuples that they were."""
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
 
 
 def _columns(rows: list[tables.Row], settings: Mapping[str, Any]) -> dict[str, Any]:

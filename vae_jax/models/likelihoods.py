@@ -26,7 +26,7 @@ Images = Float[Array, "batch *pixels"]
 
 def flat(values: Images) -> Float[Array, "batch n"]:
     """One axis of pixels. XLA's CPU backend takes three to twelve times as long over [28, 28, 1] as over [784]."""
-    return values.reshape(len(values), -1)
+    return values.reshape(values.shape[0], -1)  # not len: a symbolic size has none
 
 
 class Likelihood:

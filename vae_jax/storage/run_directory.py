@@ -132,7 +132,7 @@ def arrays_path(workdir: pathlib.Path, run: int) -> pathlib.Path:
 
 
 # What a study writes beside checkpoints and figures, in the order of removal: what is left of it stays its own to the end.
-OWN = ("results.csv", "arrays/run_*.npz", "metrics.jsonl", "log.jsonl", "config.json")
+OWN = ("results.csv", "arrays/run_*.npz", "models/run_*.npz", "metrics.jsonl", "log.jsonl", "config.json")
 
 
 def clear(workdir: pathlib.Path) -> None:

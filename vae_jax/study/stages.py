@@ -1,5 +1,6 @@
 """The two stages of a planned study: its groups trained one after another, then its runs evaluated into `results.csv`."""
 
+import dataclasses
 import pathlib
 import platform
 import sys
@@ -7,11 +8,11 @@ import time
 
 from vae_jax.core import errors
 from vae_jax.evaluation import evaluate
-from vae_jax.storage import run_directory, tables
+from vae_jax.storage import run_directory, tables, trained_models
 from vae_jax.storage.run_directory import Row
-from vae_jax.study import baselines
+from vae_jax.study import baselines, grid
 from vae_jax.study.planning import Group, Study
-from vae_jax.system import multihost, signals
+from vae_jax.system import multihost, runs, signals
 from vae_jax.system.progress import Progress
 from vae_jax.training import loop
 from vae_jax.training.step import TrainState
@@ -57,12 +58,16 @@ def measure(study: Study, states: list[TrainState], workdir: pathlib.Path) -> li
     progress = Progress("evaluation", len(study.runs), "runs")
     rows: dict[int, Row] = {}
     for group, state in zip(study.groups, states, strict=True):
-        for number, step, (metrics, arrays) in zip(group.numbers, state.diverged_at, _evaluated(group, state), strict=True):
+        evaluated = zip(group.numbers, state.diverged_at, _evaluated(group, state), strict=True)
+        for place, (number, step, (metrics, arrays)) in enumerate(evaluated):
             # A diverged run stands where its state was finite last.
             stopped = {"diverged": None if step < 0 else int(step)}
             rows[number] = label(study, number) | study.runs[number].settings | stopped | metrics
             if multihost.writes():
                 run_directory.write_arrays(run_directory.arrays_path(workdir, number), arrays)
+                variables, sigma = runs.take((state.variables, group.hyperparams.sigma), place)
+                card = _card(study.runs[number], group, metrics.get("sigma", float(sigma)))
+                trained_models.write(trained_models.path(workdir, number), variables, card)
             progress.update(len(rows))
     progress.finish()
     table = [rows[number] for number in sorted(rows)]
@@ -72,6 +77,20 @@ def measure(study: Study, states: list[TrainState], workdir: pathlib.Path) -> li
     multihost.wait("written")
     log(workdir, {"event": "evaluated", "runs": len(rows), "seconds": time.time() - start})
     return tables.read_csv(workdir / "results.csv")
+
+
+def _card(run: grid.Run, group: Group, sigma: float | None) -> dict:
+    """What has to be known to use the network of a run without its study; `sigma` is the one that was evaluated."""
+    low, high = zip(*((split.pixels.min(), split.pixels.max()) for split in group.dataset.splits.values()), strict=True)
+    return {
+        "model": dataclasses.asdict(group.spec.model),
+        "images": dataclasses.asdict(group.dataset.spec),
+        "is_unit": bool(min(low) >= 0 and max(high) <= group.dataset.spec.levels),  # in units of 1 from 0 to 1
+        "binarize": run.config["data.binarize"],
+        "noise_scale": run.config["objective.noise_scale"],
+        "sigma": sigma,
+        "config": run.config,
+    }
 
 
 def _evaluated(group: Group, state: TrainState):
