@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from scripts import timing, workloads
-from vae_jax.models import networks
+from vae_jax.models import conv
 
 ROOT = pathlib.Path(__file__).parents[1]
 QUICK = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # half the time to compile
@@ -95,8 +95,8 @@ def test_the_floor_does_what_it_says(monkeypatch):
 def test_convolutions_as_products_have_the_networks_size():
     channels, dense, latents, size = (4, 6), 10, 3, 8
     encoder, decoder = (
-        networks.ConvEncoder((*channels, dense), latents),
-        networks.ConvDecoder((dense, 6, 4), (size, size, 1)),
+        conv.ConvEncoder((*channels, dense), latents),
+        conv.ConvDecoder((dense, 6, 4), (size, size, 1)),
     )
     x, z = np.zeros((1, size, size, 1), np.float32), np.zeros((1, latents), np.float32)
     shapes = [jax.eval_shape(module.init, jax.random.key(0), given) for module, given in ((encoder, x), (decoder, z))]

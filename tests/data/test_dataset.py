@@ -212,7 +212,7 @@ def test_a_data_set_of_ones_own(monkeypatch):
         patch.setitem(DATASETS, "rows", Source(rows, ("path",)))
         dataset = load("rows", seed=10)
         assert {name: len(split) for name, split in dataset.splits.items()} == {"train": 36, "test": 10, "valid": 4}
-        assert "data.name=rows" in readers("path")
+        assert readers("path").endswith("data.name=rows use it")
         assert source_of("rows").reads == ("path",)
     assert source_of("rows") is source_of("mnist")
-    assert readers("dir") == "image sets of TFDS"
+    assert readers("dir") == "image sets of TFDS use it"

@@ -238,17 +238,17 @@ def test_the_table_builds_each_family(name):
 
 
 @pytest.mark.parametrize("name", likelihoods.LIKELIHOODS)
-def test_offset_is_the_output_whose_mean_it_is(name):
+def test_the_inverse_of_the_mean(name):
     family = likelihoods.LIKELIHOODS[name]
     mean = jnp.round(jnp.asarray(np.random.default_rng(1).uniform(0.002, 0.998, SHAPE), jnp.float32) * 255) / 255
     # At the smallest sigma, where a logistic within a level is all in that level.
     log_sigma = jnp.float32(np.log(likelihoods.SIGMA_FLOOR))
-    shown = jax.jit(lambda mean: family.build(family.offset(mean), log_sigma, 255).mean)(mean)
+    shown = jax.jit(lambda mean: family.build(family.inverse_mean(mean), log_sigma, 255).mean)(mean)
     # The logit of 0.998 is 6 (of a continuous Bernoulli 500) and rounded to eps of it, of which the slope of its mean lets
     # 1/4 (1/500^2) at most through. Twice the std of the logistic is half a level: exp(-2 pi / sqrt(3)) of it is outside.
     tails = 2 * np.exp(-np.pi / np.sqrt(3) * 0.5 / 255 / likelihoods.SIGMA_FLOOR) / 255
     np.testing.assert_allclose(shown, mean, rtol=0, atol=tails if name == "discretized_logistic" else 4 * EPS)
-    assert np.all(np.isfinite(family.offset(jnp.array([0.0, 1.0]))))
+    assert np.all(np.isfinite(family.inverse_mean(jnp.array([0.0, 1.0]))))
 
 
 # What every graded family has
@@ -481,3 +481,11 @@ def test_logistic_at_the_extremes(location, sigma, value):
     assert all(np.isfinite(gradient).all() for gradient in jax.tree.leaves(gradients))
     if abs(location) > 1 and sigma < 1 and value == 8:  # far from the bin the gradient still points to it
         assert np.sign(gradients.location.item()) == -np.sign(location)
+
+
+@pytest.mark.parametrize("logit", [0.0, -0.0])
+def test_the_gradient_of_bits_at_a_logit_of_0(logit):
+    """x - 1/2, as on both sides of it: not that of a kink."""
+    x = jnp.array([[0.0, 0.25, 1.0]])
+    gradient = jax.grad(lambda logits: jnp.sum(likelihoods.Bernoulli(logits).log_prob(x)))(jnp.full((1, 3), logit))
+    np.testing.assert_array_equal(gradient, x - 0.5)

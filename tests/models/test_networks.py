@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from jax import random
 
-from vae_jax.models import networks
+from vae_jax.models import conv, dense, networks
 
 # Ours and Linen's: 4x4 kernels of stride 2, padding SAME.
 PAIRS = {
-    "conv": (networks.Conv(3), nn.Conv(3, (4, 4), (2, 2), padding="SAME")),
-    "transposed": (networks.ConvTranspose(3), nn.ConvTranspose(3, (4, 4), (2, 2), padding="SAME")),
+    "conv": (conv.Conv(3), nn.Conv(3, (4, 4), (2, 2), padding="SAME")),
+    "transposed": (conv.ConvTranspose(3), nn.ConvTranspose(3, (4, 4), (2, 2), padding="SAME")),
 }
 
 
@@ -68,7 +68,7 @@ def test_no_convolution_of_xla_is_used(kind):
 
 
 def test_initial_weights_are_lecuns():
-    kernel = jax.jit(networks.Conv(200).init)(random.key(0), images(1, 2, 2, 1))["params"]["kernel"]
+    kernel = jax.jit(conv.Conv(200).init)(random.key(0), images(1, 2, 2, 1))["params"]["kernel"]
     # Variance 1 / fan_in = 1 / 16. The relative standard error of a variance of n normals is sqrt(2 / n); 5 of them.
     assert abs(jnp.var(kernel) * 16 - 1) < 5 * np.sqrt(2 / kernel.size)
 
@@ -96,17 +96,17 @@ def count(module, *shape: int) -> int:
 
 def test_parameter_counts():
     # Weights and biases of each layer: 64 pixels, widths 20 and 10, 3 latents.
-    assert count(networks.MLPEncoder((20, 10), 3), 8, 8, 1) == (64 * 20 + 20) + (20 * 10 + 10) + (10 * 6 + 6)
-    assert count(networks.MLPDecoder((10, 20), (8, 8, 1)), 3) == (3 * 10 + 10) + (10 * 20 + 20) + (20 * 64 + 64)
-    assert count(networks.MLPEncoder((), 3), 12) == 12 * 6 + 6
+    assert count(dense.MLPEncoder((20, 10), 3), 8, 8, 1) == (64 * 20 + 20) + (20 * 10 + 10) + (10 * 6 + 6)
+    assert count(dense.MLPDecoder((10, 20), (8, 8, 1)), 3) == (3 * 10 + 10) + (10 * 20 + 20) + (20 * 64 + 64)
+    assert count(dense.MLPEncoder((), 3), 12) == 12 * 6 + 6
     # W and c, and one log_var per latent.
-    assert count(networks.LinearEncoder((20,), 3), 8, 8, 1) == (64 * 3 + 3) + 3
-    assert count(networks.LinearDecoder((20,), (8, 8, 1)), 3) == 3 * 64 + 64
+    assert count(dense.LinearEncoder((20,), 3), 8, 8, 1) == (64 * 3 + 3) + 3
+    assert count(dense.LinearDecoder((20,), (8, 8, 1)), 3) == 3 * 64 + 64
     # 8x8x1 -> 4x4x5 -> 2x2x7, then 28 -> 10 -> 6, and back; kernels are 4x4.
     encoder = (16 * 1 * 5 + 5) + (16 * 5 * 7 + 7) + (28 * 10 + 10) + (10 * 6 + 6)
-    assert count(networks.ConvEncoder((5, 7, 10), 3), 8, 8, 1) == encoder
+    assert count(conv.ConvEncoder((5, 7, 10), 3), 8, 8, 1) == encoder
     decoder = (3 * 10 + 10) + (10 * 28 + 28) + (16 * 7 * 5 + 5) + (16 * 5 * 1 + 1)
-    assert count(networks.ConvDecoder((10, 7, 5), (8, 8, 1)), 3) == decoder
+    assert count(conv.ConvDecoder((10, 7, 5), (8, 8, 1)), 3) == decoder
 
 
 BY_HAND = {
@@ -118,7 +118,7 @@ BY_HAND = {
 }
 
 
-@pytest.mark.parametrize("activation", networks.ACTIVATIONS)
+@pytest.mark.parametrize("activation", dense.ACTIVATIONS)
 def test_mlp_is_what_it_says(activation):
     generator = np.random.default_rng(1)
     x, (a, b), (c, d) = (
@@ -127,7 +127,7 @@ def test_mlp_is_what_it_says(activation):
     )
     params = {"Dense_0": {"kernel": a, "bias": b}, "Dense_1": {"kernel": c, "bias": d}}
     params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), params)
-    found = jax.jit(networks.MLPEncoder((5,), 2, activation).apply)({"params": params}, jnp.asarray(x, jnp.float32))
+    found = jax.jit(dense.MLPEncoder((5,), 2, activation).apply)({"params": params}, jnp.asarray(x, jnp.float32))
     expected = BY_HAND[activation](x.reshape(3, 4) @ a + b) @ c + d
     # float32 against float64: inputs and parameters rounded, then two sums of 4 and 5 terms of size up to 10.
     np.testing.assert_allclose(np.concatenate(found, axis=1), expected, atol=1e-5)
@@ -145,7 +145,7 @@ def test_an_activation_after_each_hidden_layer(name):
 
 
 def test_linear_networks_are_linear_and_share_one_log_var():
-    encoder, x, y = networks.LinearEncoder((), 3), images(4, 2, 2, 1), 2 * images(4, 2, 2, 1)[::-1]
+    encoder, x, y = dense.LinearEncoder((), 3), images(4, 2, 2, 1), 2 * images(4, 2, 2, 1)[::-1]
     variables = filled(encoder, x)
     (a, log_var), (b, _), (both, _), (zero, _) = (jax.jit(encoder.apply)(variables, z) for z in (x, y, x + y, 0 * x))
     np.testing.assert_allclose(both, a + b - zero, atol=2e-5)  # sums of 4 terms of size up to 10: 20 eps of that
@@ -154,7 +154,7 @@ def test_linear_networks_are_linear_and_share_one_log_var():
     _, doubled = encoder.apply({"params": variables["params"] | {"log_var": -2 * variables["params"]["log_var"]}}, y)
     np.testing.assert_array_equal(doubled, -2 * log_var)
     assert np.all(log_var != 0)
-    decoder, z = networks.LinearDecoder((), (2, 2, 1)), images(4, 3)
+    decoder, z = dense.LinearDecoder((), (2, 2, 1)), images(4, 3)
     variables = filled(decoder, z)
     once, twice, zero = (jax.jit(decoder.apply)(variables, k * z) for k in (1, 2, 0))
     np.testing.assert_allclose(twice, 2 * once - zero, atol=1e-5)

@@ -40,9 +40,10 @@ def source_of(name: str) -> Source:
 
 
 def readers(field: str) -> str:
-    """Who reads that field of `DataConfig`, in words."""
+    """Who reads that field of `DataConfig`: "data.name=npz uses it"."""
     names = [f"data.name={name}" for name, source in DATASETS.items() if field in source.reads]
-    return " and ".join([*names, *(["image sets of TFDS"] if field in TFDS.reads else [])])
+    verb = "use" if len(names) > 1 or field in TFDS.reads else "uses"
+    return f"{' and '.join(names + ['image sets of TFDS'] * (field in TFDS.reads))} {verb} it"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -9,6 +9,7 @@ from vae_jax.core import schema
 
 BINARIZE = ("none", "threshold", "static", "dynamic")
 SPLITS = ("train", "valid", "test")
+EVERYWHERE = ("name", "binarize", "valid_fraction", "seed")  # fields of `DataConfig` that every data set has
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +65,7 @@ class Source:
 
     Attributes:
       load: reads or makes the data set.
-      reads: the fields of `DataConfig` that it looks at, beside those that every data set has; others have no effect.
+      reads: the fields of `DataConfig` that it looks at beside `EVERYWHERE`; others have no effect.
     """
 
     load: Callable[[DataConfig], Loaded]

@@ -39,7 +39,7 @@ def costs(
 
     def one(z: Latents) -> dict[str, Array]:
         distortion = -vae.decode(z, sigma).log_prob(x)
-        if hasattr(prior, "rate_per_latent"):
+        if prior.has_closed_rate:
             return {"distortion": distortion}
         per_latent = posterior.rate_per_latent(prior, z)
         rate = jnp.sum(per_latent, axis=-1)

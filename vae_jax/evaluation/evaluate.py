@@ -162,7 +162,7 @@ def _measure(model: ModelSpec, spec: EvalConfig, sizes: dict[str, int], run, spl
     found: dict = _per_image(trained, spec, sizes, splits)
     prior = trained.vae.prior()
     found["prior_samples"] = prior.sample(trained.key(Purpose.PRIOR), spec.decoded or pictures.SAMPLES)
-    if hasattr(prior, "quantile"):
+    if prior.has_quantile:
         levels = prior.quantile(jnp.asarray(pictures.LEVELS, jnp.float32))
         found["quantiles"] = jnp.tile(levels[:, None], (1, model.latents))
     else:
@@ -279,7 +279,7 @@ def _rate_parts(trained: Trained, spec: EvalConfig, test: dict) -> dict:
     prior = trained.vae.prior()
     parts = estimators.rate_parts(posterior, own, z, prior)._asdict()
     parts["aggregate_kl"] = parts["total_correlation"] + parts["dimension_wise_kl"]  # KL(q(z) || p(z))
-    if not hasattr(prior, "log_prob_per_latent"):
+    if not prior.has_independent_latents:
         del parts["dimension_wise_kl"]  # latents that are not independent under the prior have no KL each
     return parts
 

@@ -17,6 +17,9 @@ from jax import lax, random
 from jax.scipy.special import logit, ndtr, ndtri
 from jaxtyping import Array, Float, Key
 
+from vae_jax.core.registry import Registry
+from vae_jax.models import gaussian
+
 # A learned sigma is held above this, and so is the std of a continuous Bernoulli: a pixel that never changes would
 # otherwise send the likelihood to infinity.
 SIGMA_FLOOR = 1e-3
@@ -66,9 +69,11 @@ class Bernoulli(Likelihood):
 
     def log_prob_per_pixel(self, x: Images) -> Images:
         """x log p + (1 - x) log(1 - p), in nats, from the logits: finite, with finite gradients, at any logit."""
-        # softplus by its two stable parts: jax.nn.softplus also looks for infinities, in passes of their own.
-        softplus = jnp.maximum(self.logits, 0) + jnp.log1p(jnp.exp(-jnp.abs(self.logits)))
-        return x * self.logits - softplus
+        # softplus by its two stable parts: jax.nn.softplus also looks for infinities, in passes of their own. Both take the
+        # same branch at 0, so that their derivatives add up to 1/2 there; those of maximum and abs would add up to 0.
+        is_positive = self.logits > 0
+        size = jnp.where(is_positive, -self.logits, self.logits)
+        return x * self.logits - (jnp.where(is_positive, self.logits, 0) + jnp.log1p(jnp.exp(size)))
 
     @property
     def mean(self) -> Images:
@@ -130,8 +135,7 @@ class Gaussian(Graded):
     log_sigma: Float[Array, "..."]
 
     def log_prob_per_pixel(self, x: Images) -> Images:
-        log_sigma = jnp.broadcast_to(self.log_sigma, x.shape)
-        return -0.5 * jnp.square(self.residual(x)) - log_sigma - 0.5 * jnp.log(2 * jnp.pi)
+        return gaussian.log_density(jnp.square(self.residual(x)), 2 * jnp.broadcast_to(self.log_sigma, x.shape))
 
     def residual(self, x: Images) -> Images:
         return (x - self.mean) * jnp.exp(-jnp.broadcast_to(self.log_sigma, x.shape))
@@ -274,7 +278,7 @@ class ContinuousBernoulli(Graded):
         return jnp.where(is_mirrored, 1 - value, value)
 
     @staticmethod
-    def offset(mean: Array) -> Array:
+    def inverse_mean(mean: Array) -> Array:
         """The output whose mean is `mean`, by Newton's method from Cohen's (1991) inverse of coth h - 1 / h."""
         mean = jnp.clip(mean, 2e-3, 1 - 2e-3)
         y = 2 * mean - 1
@@ -300,13 +304,13 @@ class Family:
         values are "levels".
       sigmas: the kinds of `model.sigma` that it takes.
       values: what pixels may be: "any", "unit" (in [0, 1]) or "levels" (0, 1 / levels, ..., 1).
-      offset: mean image -> the decoder output that says it.
+      inverse_mean: the decoder's output whose mean is this image.
     """
 
     struct: Callable[..., Likelihood]
     sigmas: tuple[str, ...] = ()
     values: str = "any"
-    offset: Callable[[Array], Array] = lambda mean: mean
+    inverse_mean: Callable[[Array], Array] = lambda mean: mean
 
     @property
     def is_graded(self) -> bool:
@@ -318,12 +322,15 @@ class Family:
 
 
 FREE = ("fixed", "learned", "per_pixel")
-LIKELIHOODS: dict[str, Family] = {
-    "bernoulli": Family(Bernoulli, values="unit", offset=_logit),
-    "continuous_bernoulli": Family(ContinuousBernoulli, values="unit", offset=ContinuousBernoulli.offset),
-    "gaussian": Family(Gaussian, sigmas=(*FREE, "optimal")),
-    "discretized_logistic": Family(DiscretizedLogistic, sigmas=FREE, values="levels"),
-}
+LIKELIHOODS: Registry[Family] = Registry(
+    "likelihood",
+    {
+        "bernoulli": Family(Bernoulli, values="unit", inverse_mean=_logit),
+        "continuous_bernoulli": Family(ContinuousBernoulli, values="unit", inverse_mean=ContinuousBernoulli.inverse_mean),
+        "gaussian": Family(Gaussian, sigmas=(*FREE, "optimal")),
+        "discretized_logistic": Family(DiscretizedLogistic, sigmas=FREE, values="levels"),
+    },
+)
 
 
 def floored(raw: Float[Array, "..."]) -> Float[Array, "..."]:

@@ -1,13 +1,8 @@
-"""p(z) as structs with `log_prob` and `sample`, and one table that builds them by name, learned parameters included.
+"""p(z) as structs with `log_prob` and `sample`, and one table that builds them by name, learned parameters included."""
 
-What else a prior knows of itself is a method, and whoever needs it looks whether it is there:
-  rate_per_latent(mean, log_var): the rate of a Gaussian posterior in closed form;
-  log_prob_per_latent(z): the latents are independent, so a rate of each can be estimated by a draw;
-  quantile(level): of one latent.
-"""
-
-import functools
+import dataclasses
 from collections.abc import Callable
+from typing import ClassVar
 
 import flax.linen as nn
 import jax
@@ -17,17 +12,16 @@ from jax import random
 from jax.scipy.special import erf, gammaln, logsumexp, ndtri
 from jaxtyping import Array, Float, Key
 
+from vae_jax.core.registry import Registry
+from vae_jax.models import gaussian
+from vae_jax.models.flows import BINS, Coupling, Spline
+
 Latents = Float[Array, "batch latents"]
 PerImage = Float[Array, " batch"]
 
 DEGREES = 5.0  # of freedom, of Student's t: heavy tails, finite variance
 FLOW_LAYERS = 4
 FLOW_WIDTH = 64
-
-
-def _log_normal(z, mean, log_var):
-    """log N(z; mean, exp(log_var)), elementwise."""
-    return -0.5 * (jnp.square(z - mean) * jnp.exp(-log_var) + log_var) - 0.5 * jnp.log(2 * jnp.pi)
 
 
 def _excess(v: Latents) -> Latents:
@@ -41,16 +35,35 @@ def _excess(v: Latents) -> Latents:
 
 
 class Prior:
-    """p(z), in nats."""
+    """p(z), in nats; the flags say which of the other methods a prior has."""
 
-    log_prob: Callable[[Latents], PerImage]
-    sample: Callable[[Key[Array, ""], int], Latents]  # (key, count)
+    has_independent_latents: ClassVar[bool] = False  # log_prob_per_latent: so each has a rate of its own
+    has_closed_rate: ClassVar[bool] = False  # rate_per_latent; else the rate is estimated from draws
+    has_quantile: ClassVar[bool] = False  # quantile
+
+    def log_prob(self, z: Latents) -> PerImage:
+        raise NotImplementedError
+
+    def sample(self, key: Key[Array, ""], count: int) -> Float[Array, "count latents"]:
+        raise NotImplementedError
+
+    def log_prob_per_latent(self, z: Latents) -> Latents:
+        """log p(z_i) of each latent."""
+        raise NotImplementedError
+
+    def rate_per_latent(self, mean: Latents, log_var: Latents) -> Latents:
+        """KL(N(mean, exp(log_var)) || p(z_i)) of each latent, in closed form."""
+        raise NotImplementedError
+
+    def quantile(self, level: Float[Array, "..."]) -> Float[Array, "..."]:
+        """The value below which one latent falls with probability `level`."""
+        raise NotImplementedError
 
 
 class Independent(Prior):
     """A prior of independent, equal latents: log_prob is a sum."""
 
-    log_prob_per_latent: Callable[[Latents], Latents]
+    has_independent_latents = True
 
     def log_prob(self, z: Latents) -> PerImage:
         return jnp.sum(self.log_prob_per_latent(z), axis=-1)
@@ -60,16 +73,17 @@ class Independent(Prior):
 class Normal(Independent):
     """N(0, I) over `latents` dimensions."""
 
+    has_closed_rate: ClassVar[bool] = True
+    has_quantile: ClassVar[bool] = True
     latents: int = struct.field(pytree_node=False)
 
     def log_prob_per_latent(self, z: Latents) -> Latents:
-        return -0.5 * jnp.square(z) - 0.5 * jnp.log(2 * jnp.pi)
+        return gaussian.log_density(jnp.square(z), 0.0)
 
     def sample(self, key: Key[Array, ""], count: int) -> Float[Array, "count latents"]:
         return random.normal(key, (count, self.latents))
 
     def quantile(self, level: Float[Array, "..."]) -> Float[Array, "..."]:
-        """The value below which one latent falls with probability `level`."""
         return ndtri(level)
 
     def rate_per_latent(self, mean: Latents, log_var: Latents) -> Latents:
@@ -81,6 +95,8 @@ class Normal(Independent):
 class Laplace(Independent):
     """Independent Laplace(0, 1): peaked at 0, tails that fall like exp(-|z|)."""
 
+    has_closed_rate: ClassVar[bool] = True
+    has_quantile: ClassVar[bool] = True
     latents: int = struct.field(pytree_node=False)
 
     def log_prob_per_latent(self, z: Latents) -> Latents:
@@ -90,7 +106,6 @@ class Laplace(Independent):
         return random.laplace(key, (count, self.latents))
 
     def quantile(self, level: Float[Array, "..."]) -> Float[Array, "..."]:
-        """The value below which one latent falls with probability `level`."""
         return -jnp.sign(level - 0.5) * jnp.log1p(-2 * jnp.abs(level - 0.5))
 
     def rate_per_latent(self, mean: Latents, log_var: Latents) -> Latents:
@@ -128,7 +143,8 @@ class Mixture(Prior):
     log_var: Float[Array, "components latents"]
 
     def log_prob(self, z: Latents) -> PerImage:
-        each = jnp.sum(_log_normal(z[:, None], self.mean[None], self.log_var[None]), axis=-1)
+        squared = jnp.square(z[:, None] - self.mean[None]) * jnp.exp(-self.log_var[None])
+        each = jnp.sum(gaussian.log_density(squared, self.log_var[None]), axis=-1)
         return logsumexp(each + self.log_weights[None], axis=-1)
 
     def sample(self, key: Key[Array, ""], count: int) -> Float[Array, "count latents"]:
@@ -139,38 +155,10 @@ class Mixture(Prior):
 
 
 @struct.dataclass
-class Coupling:
-    """Half of the latents moved and scaled by a function of the other half (Dinh et al. 2017)."""
-
-    kernel: Float[Array, "half width"]
-    bias: Float[Array, " width"]
-    kernel_out: Float[Array, "width twice"]
-    bias_out: Float[Array, " twice"]
-
-    def _affine(self, kept: Float[Array, "batch half"]) -> tuple[Float[Array, "batch rest"], Float[Array, "batch rest"]]:
-        hidden = jnp.tanh(kept @ self.kernel + self.bias[None])
-        shift, log_scale = jnp.split(hidden @ self.kernel_out + self.bias_out[None], 2, axis=-1)
-        return shift, 2 * jnp.tanh(0.5 * log_scale)  # a scale between exp(-2) and exp(2): no layer can explode
-
-    def forward(self, u: Latents) -> Latents:
-        """From the base to the latents; the order is turned round, so that the next layer moves the other half."""
-        kept, moved = jnp.split(u, [self.kernel.shape[0]], axis=-1)
-        shift, log_scale = self._affine(kept)
-        return jnp.concatenate([kept, moved * jnp.exp(log_scale) + shift], axis=-1)[:, ::-1]
-
-    def inverse(self, z: Latents) -> tuple[Latents, PerImage]:
-        """From the latents to the base, and log |d base / d latents|."""
-        kept, moved = jnp.split(z[:, ::-1], [self.kernel.shape[0]], axis=-1)
-        shift, log_scale = self._affine(kept)
-        moved = (moved - shift) * jnp.exp(-log_scale)
-        return jnp.concatenate([kept, moved], axis=-1), -jnp.sum(log_scale, axis=-1)
-
-
-@struct.dataclass
 class Flow(Prior):
-    """N(0, I) carried through coupling layers: a density of any shape that can still be sampled in one pass."""
+    """N(0, I) carried through invertible layers: a density of any shape that can still be sampled in one pass."""
 
-    layers: tuple[Coupling, ...]
+    layers: tuple[Coupling | Spline, ...]
     base: Normal
 
     def log_prob(self, z: Latents) -> PerImage:
@@ -201,7 +189,7 @@ class PriorNetwork(nn.Module):
 
     @nn.compact
     def __call__(self, encoder: Callable) -> Prior:
-        return PRIORS[self.kind](self, encoder)
+        return PRIORS[self.kind].build(self, encoder)
 
 
 def mixture(network: PriorNetwork, encoder: Callable) -> Mixture:
@@ -223,10 +211,13 @@ def vamp(network: PriorNetwork, encoder: Callable) -> Mixture:
 
 
 def flow(network: PriorNetwork, encoder: Callable) -> Flow:
-    """Coupling layers that start as the identity."""
+    """Coupling layers that start as the identity; of one latent, which has no other half, a spline."""
+    small, zeros = nn.initializers.normal(0.1), nn.initializers.zeros_init()
+    if network.latents == 1:
+        sizes = {"widths": BINS, "heights": BINS, "slopes": BINS - 1}
+        return Flow((Spline(**{name: network.param(name, zeros, (size,)) for name, size in sizes.items()}),), Normal(1))
     half = network.latents // 2
     moved = 2 * (network.latents - half)
-    small, zeros = nn.initializers.normal(0.1), nn.initializers.zeros_init()
     shapes = {
         "kernel": (small, (half, FLOW_WIDTH)),
         "bias": (small, (FLOW_WIDTH,)),
@@ -240,26 +231,31 @@ def flow(network: PriorNetwork, encoder: Callable) -> Flow:
     return Flow(tuple(layers), Normal(network.latents))
 
 
-# name -> (the module that holds its parameters, the encoder) -> struct.
-PRIORS: dict[str, Callable[[PriorNetwork, Callable], Prior]] = {
-    "normal": lambda network, encoder: Normal(network.latents),
-    "laplace": lambda network, encoder: Laplace(network.latents),
-    "student_t": lambda network, encoder: StudentT(network.latents),
-    "mixture": mixture,
-    "vamp": vamp,
-    "flow": flow,
-}
+@dataclasses.dataclass(frozen=True)
+class PriorFamily:
+    """What `model.prior` names.
+
+    Attributes:
+      struct: the class of the prior, whose flags say what it can do; a data class with the number of `latents` alone, where
+        it is not built otherwise.
+      learned: makes it from the module that holds its parameters, and from the encoder; None: there are no parameters.
+    """
+
+    struct: type[Prior]
+    learned: Callable[[PriorNetwork, Callable], Prior] | None = None
+
+    def build(self, network: PriorNetwork, encoder: Callable) -> Prior:
+        return self.learned(network, encoder) if self.learned else self.struct(network.latents)  # type: ignore[call-arg]
 
 
-@functools.cache
-def struct_of(kind: str) -> type[Prior]:
-    """The struct that a name stands for: to see which methods it has before anything is built."""
-    found = []
-
-    def build():
-        # Any function will do for the encoder: nothing is computed.
-        prior = PriorNetwork(kind, 2, 2, (2,)).init_with_output(random.key(0), lambda inputs: (inputs, inputs))[0]
-        found.append(type(prior))
-
-    jax.eval_shape(build)
-    return found[0]
+PRIORS: Registry[PriorFamily] = Registry(
+    "prior",
+    {
+        "normal": PriorFamily(Normal),
+        "laplace": PriorFamily(Laplace),
+        "student_t": PriorFamily(StudentT),
+        "mixture": PriorFamily(Mixture, mixture),
+        "vamp": PriorFamily(Mixture, vamp),
+        "flow": PriorFamily(Flow, flow),
+    },
+)

@@ -17,7 +17,7 @@ from jax import random
 from jaxtyping import Array, Float, Key
 
 from vae_jax.core import schema
-from vae_jax.models import likelihoods, networks, priors
+from vae_jax.models import dense, gaussian, likelihoods, networks, priors
 
 
 @struct.dataclass
@@ -36,8 +36,9 @@ class Posterior:
         return Posterior(self.mean, self.log_var + 2 * jnp.log(noise_scale))
 
     def log_prob_per_latent(self, z: Float[Array, "batch latents"]) -> Float[Array, "batch latents"]:
+        """log q(z_i | x) of each latent, in nats."""
         residual = (z - self.mean) * jnp.exp(-0.5 * self.log_var)
-        return -0.5 * (jnp.square(residual) + self.log_var + jnp.log(2 * jnp.pi))
+        return gaussian.log_density(jnp.square(residual), self.log_var)
 
     def log_prob(self, z: Float[Array, "batch latents"]) -> Float[Array, " batch"]:
         return jnp.sum(self.log_prob_per_latent(z), axis=-1)
@@ -47,9 +48,9 @@ class Posterior:
 
         [batch, 1] where the prior does not take the latents apart.
         """
-        if hasattr(prior, "rate_per_latent"):
+        if prior.has_closed_rate:
             return prior.rate_per_latent(self.mean, self.log_var)
-        if hasattr(prior, "log_prob_per_latent"):
+        if prior.has_independent_latents:
             return self.log_prob_per_latent(z) - prior.log_prob_per_latent(z)
         return (self.log_prob(z) - prior.log_prob(z))[:, None]
 
@@ -90,7 +91,7 @@ class ModelConfig:
         low=1,
         high=100_000,
     )
-    activation: str = schema.field("tanh", "Of the hidden layers.", choices=networks.ACTIVATIONS)
+    activation: str = schema.field("tanh", "Of the hidden layers.", choices=dense.ACTIVATIONS)
     likelihood: str = schema.field("bernoulli", "p(x | z).", choices=likelihoods.LIKELIHOODS)
     sigma: str = schema.field(
         "0.1", "Std of the likelihoods that have one: a number, learned, per_pixel or optimal (gaussian alone)."
@@ -195,7 +196,7 @@ class VAE(nn.Module):
             if self.spec.normalize == "whiten":
                 pixels = pixels @ self._statistic("color")
             # The decoder that says nothing says the mean of the training data.
-            output = (pixels + family.offset(self._of_pixels("mean"))).reshape(output.shape)
+            output = (pixels + family.inverse_mean(self._of_pixels("mean"))).reshape(output.shape)
         return family.build(output, log_sigma, self.spec.levels)
 
     def log_likelihood(

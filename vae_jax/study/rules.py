@@ -10,19 +10,14 @@ from collections.abc import Callable, Collection, Sequence
 import numpy as np
 
 from vae_jax.core import errors, schema
-from vae_jax.data.dataset import Dataset
+from vae_jax.data.dataset import Dataset, readers, source_of
+from vae_jax.data.source import EVERYWHERE, DataConfig
 from vae_jax.models import likelihoods, priors, vae
 from vae_jax.study.config import FIELDS, Flat
 from vae_jax.training import objectives
 from vae_jax.training.schedules import SCHEDULED, parse
 
 CONSTANT: Flat = {key: field.default for key, field in FIELDS.items() if key.startswith("schedule.")}
-# Where data lie, and the data sets that are looked for there: by their name, and in words.
-SOURCES: dict[str, tuple[Callable[[str], bool], str]] = {
-    "data.path": (lambda name: name == "npz", "data.name=npz uses it"),
-    "data.dir": (lambda name: name not in ("npz", "digits"), "image sets of TFDS use it"),
-    "data.download": (lambda name: name not in ("npz", "digits"), "image sets of TFDS use it"),
-}
 
 
 def check(config: Flat) -> None:
@@ -40,10 +35,14 @@ def check(config: Flat) -> None:
 def check_sources(configs: Sequence[Flat], set_by_grid: Collection[str]) -> None:
     """Refuse a place where no data set of the study is looked for; one that the grid sets is for its own run only."""
     names = {config["data.name"] for config in configs}
-    for config, (key, (reads, used)) in itertools.product(configs, SOURCES.items()):
-        concerned = {config["data.name"]} if key in set_by_grid else names
-        if config[key] and not any(map(reads, concerned)):
-            raise errors.UserError(f"{key}={config[key]}: has no effect with data.name={config['data.name']}; only {used}")
+    for config, field in itertools.product(configs, schema.fields(DataConfig, "data")):
+        concerned = {config["data.name"]} if field.key in set_by_grid else names
+        used = [name for name in concerned if field.name in (*EVERYWHERE, *source_of(name).reads)]
+        if config[field.key] != field.default and not used:
+            raise errors.UserError(
+                f"{field.key}={config[field.key]}: has no effect with data.name={config['data.name']}; "
+                f"only {readers(field.name)}"
+            )
 
 
 def check_data(config: Flat, dataset: Dataset) -> None:
@@ -99,9 +98,9 @@ def deterministic_codes_have_no_rate(config: Flat) -> None:
 
 def rates_from_draws_need_full_noise(config: Flat) -> None:
     """A rate in closed form is of any noise; one that is estimated is of the draws."""
-    prior = priors.struct_of(config["model.prior"])
+    prior = priors.PRIORS[config["model.prior"]].struct
     noise, schedule = config["objective.noise_scale"], config["schedule.noise_scale"]
-    if (noise not in (0, 1) or schedule != "constant") and not hasattr(prior, "rate_per_latent"):
+    if (noise not in (0, 1) or schedule != "constant") and not prior.has_closed_rate:
         raise errors.UserError(
             f"objective.noise_scale={noise:g} ({schedule}) with model.prior={config['model.prior']}: should be 0 or 1 and "
             "constant, because this rate is estimated from the draws"
@@ -110,8 +109,8 @@ def rates_from_draws_need_full_noise(config: Flat) -> None:
 
 def free_bits_need_independent_latents(config: Flat) -> None:
     """Each latent has nats of its own only where the prior takes the latents apart."""
-    prior = priors.struct_of(config["model.prior"])
-    if config["objective.kind"] == "free_bits" and not hasattr(prior, "log_prob_per_latent"):
+    prior = priors.PRIORS[config["model.prior"]].struct
+    if config["objective.kind"] == "free_bits" and not prior.has_independent_latents:
         raise errors.UserError(
             f"objective.kind=free_bits with model.prior={config['model.prior']}: should be a prior of independent latents"
         )
