@@ -1,0 +1,128 @@
+"""Drawn faces with known factors: hair length, smile, face width, eye size, skin brightness, glasses."""
+
+import enum
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import random
+from jaxtyping import Array, Float, UInt8
+
+from vae_jax.core import errors, keys
+from vae_jax.data import shapes
+from vae_jax.data.shapes import Factor
+
+# Each goes from 0 to 1. Glasses are there or not; values in between draw them half transparent.
+FACTORS = (
+    Factor("hair"),  # from the temples (0) to the lower edge of the picture (1)
+    Factor("smile"),  # corners of the mouth down (0), straight (0.5), up (1)
+    Factor("width"),  # of the face
+    Factor("eyes"),  # their size
+    Factor("skin"),  # its brightness
+    Factor("glasses", levels=2, categorical=True),
+)
+GREY = (0.299, 0.587, 0.114)  # of red, green and blue: ITU-R BT.601
+
+BACKGROUND = (0.80, 0.90, 0.95)
+HAIR = (0.28, 0.13, 0.05)
+SKIN = (1.0, 0.82, 0.68)  # at brightness 1
+WHITE = (1.0, 1.0, 1.0)
+DARK = (0.05, 0.05, 0.10)
+LIPS = (0.55, 0.08, 0.12)
+
+
+class Stream(enum.IntEnum):
+    """Of the data set's seed; the numbers of `keys.DataStream` are taken."""
+
+    FACES = 200
+
+
+@functools.partial(jax.jit, static_argnames=("size", "channels"))
+def render(factors: Float[Array, "n 6"], size: int = 32, channels: int = 1) -> Float[Array, "n {size} {size} {channels}"]:
+    """Pictures of faces, in [0, 1], antialiased; differentiable in the factors.
+
+    Args:
+      factors: columns as in `FACTORS`, each in [0, 1].
+      size: height and width.
+      channels: 1 for grey, 3 for red, green and blue.
+    """
+    return jax.vmap(lambda row: _face(row, size, channels))(factors)
+
+
+def draw(
+    count: int, size: int = 32, channels: int = 1, seed: int = 0, gap: tuple[float, float] | None = None
+) -> tuple[UInt8[np.ndarray, "count size size channels"], Float[np.ndarray, "count 6"]]:
+    """Random faces and their factors, each uniform on its values; the first ones do not depend on `count`.
+
+    Args:
+      count: how many.
+      size: height and width, from 16 to 128.
+      channels: 1 for grey, 3 for red, green and blue.
+      seed: of the factors.
+      gap: no hair length lies between these two.
+
+    Raises:
+      UserError: a size, number of channels, count or gap that cannot be.
+    """
+    shapes.checked_size(size)
+    if channels not in (1, 3):
+        raise errors.UserError(f"data.channels={channels}: should be 1 (grey) or 3")
+    if count < 1:
+        raise errors.UserError(f"data.count={count}: should be at least 1")
+    low, high = gap or (0.0, 0.0)
+    if not 0 <= low <= high <= 1 or high - low == 1:
+        raise errors.UserError(f"data.gap={gap}: should be two rising hair lengths from 0 to 1, with others left")
+    factors = np.array(random.uniform(keys.stream(seed, Stream.FACES), (count, len(FACTORS))))
+    factors[:, -1] = factors[:, -1] >= 0.5
+    if gap is not None:
+        hair = factors[:, 0] * np.float32(1 - (high - low))
+        factors[:, 0] = np.where(hair < low, hair, hair + np.float32(high - low))
+    return shapes.draw_all(render, factors, size, channels), factors
+
+
+def _face(factors: Float[Array, " 6"], size: int, channels: int) -> Float[Array, "size size channels"]:
+    hair, smile, width, eyes, skin, glasses = factors
+    x, y = shapes.coordinates(size)
+    x = jnp.abs(x)  # a face is symmetric: one eye is drawn for both
+    half = 0.40 + 0.16 * width  # half the width of the face
+    head = shapes.ellipse(x, y - 0.10, half, 0.70)
+    dome = _dome(x, y + 0.10, half + 0.19, 0.80)
+    eye_x, eye_y = x - 0.23, y - 0.04
+    eye = 0.085 + 0.085 * eyes
+    lens = jnp.abs(shapes.ellipse(eye_x, eye_y, 0.19, 0.19)) - 0.035
+    bridge = shapes.box(x, eye_y, 0.06, 0.035)
+    layers = (
+        (HAIR, jnp.maximum(dome, y - (-0.15 + 1.10 * hair)), 1.0),
+        (SKIN, head, 0.42 + 0.46 * skin),
+        (HAIR, jnp.maximum(dome, y - (-0.36 + 0.5 * x**2)), 1.0),
+        (WHITE, shapes.ellipse(eye_x, eye_y, eye, eye), 1.0),
+        (DARK, shapes.ellipse(eye_x, eye_y, 0.6 * eye, 0.6 * eye), 1.0),
+        (LIPS, _mouth(x, y - 0.47, 0.24, 0.34 * (smile - 0.5)), 1.0),
+    )
+    picture = jnp.broadcast_to(_colour(BACKGROUND, channels), (size * size, channels))
+    for colour, distance, brightness in layers:
+        picture = _paint(picture, shapes.coverage(distance, size), brightness * _colour(colour, channels))
+    frame = shapes.coverage(jnp.minimum(lens, bridge), size)
+    return _paint(picture, glasses * frame, _colour(DARK, channels)).reshape(size, size, channels)
+
+
+def _dome(x, y, width, height):
+    """Distance to the upper half of an ellipse, going on straight down below it."""
+    return jnp.where(y < 0, shapes.ellipse(x, y, width, height), x - width)
+
+
+def _mouth(x, y, half, bend):
+    """Distance to a thick line whose corners lie `bend` higher than its middle."""
+    inside = jnp.minimum(x, half)
+    up = y + bend * ((inside / half) ** 2 - 0.5)
+    slope = 2 * bend * inside / half**2
+    return jnp.sqrt((x - inside) ** 2 + up**2 / (1 + slope**2) + 1e-12) - 0.05
+
+
+def _colour(rgb: tuple[float, float, float], channels: int) -> Float[Array, " channels"]:
+    return jnp.array(rgb if channels == 3 else [float(np.dot(GREY, rgb))], jnp.float32)
+
+
+def _paint(picture, cover, colour):
+    return picture + cover[:, None] * (colour[None] - picture)
