@@ -204,9 +204,9 @@ def test_restart_removes_its_own_files_only(forks, whole, tmp_path):
     workdir = tmp_path / "again"
     shutil.copytree(whole[0], workdir)
     foreign = ["notes.txt", "arrays/mine.npz", "arrays/run_1.txt", "checkpoints/mine", "checkpoints/group_000/mine"]
-    foreign += ["figures/mine.png", "checkpoints/group_007/mine", "results.csv.bak"]
+    foreign += ["figures/mine.png", "checkpoints/group_mine/2024/mine", "results.csv.bak", "arrays/run_0007.npz"]
     for name in foreign:
-        (workdir / name).parent.mkdir(exist_ok=True)
+        (workdir / name).parent.mkdir(exist_ok=True, parents=True)
         (workdir / name).write_text(name)
     (workdir / "checkpoints" / "group_000" / "24" / "_CHECKPOINT_METADATA").write_text("")
     (workdir / "checkpoints" / "group_000" / "23" / "_CHECKPOINT_METADATA").write_text("")
@@ -218,18 +218,72 @@ def test_restart_removes_its_own_files_only(forks, whole, tmp_path):
     before = sorted(workdir.rglob("*"))
     said_in_one_line(forks.run("train", arguments(workdir, "--restart", train__epochs=-1)))
     assert sorted(workdir.rglob("*")) == before
+    # Drawn by the study, and not of this one.
+    run_directory.record(workdir, ["figures/old.png"])
+    (workdir / "figures" / "old.png").write_text("old")
     ended = forks.run("train", arguments(workdir, "--restart", "--sweep=seed=1"))
     assert ended.code == 0, ended
+    assert not (workdir / "figures" / "old.png").exists()
     (row,) = tables.read_csv(workdir / "results.csv")
     assert row == tables.read_csv(whole[0] / "results.csv")[1] | {"run": 0}
     assert not run_directory.arrays_path(workdir, 1).exists()
     assert [(workdir / name).read_text() for name in foreign] == foreign
 
 
+def contents(folder: pathlib.Path) -> dict:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
+
+
+@pytest.mark.parametrize("name", ["results.csv", "config.json", "arrays/run_0001.npz", "checkpoints/group_000/5/mine"])
+@pytest.mark.parametrize("restart", [False, True], ids=["", "restart"])
+def test_files_that_no_study_wrote_are_not_overwritten(whole, tmp_path, monkeypatch, name, restart):
+    monkeypatch.chdir(ROOT)
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).write_text("mine")
+    before = contents(tmp_path)
+    message = r"config\.json: not valid JSON" if name == "config.json" and not restart else "which no study recorded writing"
+    with pytest.raises(errors.UserError, match=message):
+        study.run(study.read(whole[0]).config, tmp_path, None, [("seed", ("0", "1"))], restart)
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", ["checkpoints/group_000", "arrays", "figures", "metrics.jsonl", "config.json.part"])
+@pytest.mark.parametrize("restart", [False, True], ids=["", "restart"])
+def test_nothing_happens_where_a_link_points_to(whole, tmp_path, monkeypatch, name, restart):
+    monkeypatch.chdir(ROOT)
+    workdir, elsewhere = tmp_path / "workdir", tmp_path / "elsewhere"
+    shutil.copytree(whole[0], workdir)
+    shutil.copytree(whole[0], elsewhere)
+    if (workdir / name).is_dir():
+        shutil.rmtree(workdir / name)
+    (workdir / name).unlink(missing_ok=True)
+    (workdir / name).symlink_to(elsewhere / name.removesuffix(".part"))
+    before = contents(elsewhere)
+    with pytest.raises(errors.UserError, match=f"{workdir / name}: is a link"):
+        study.run(study.read(whole[0]).config, workdir, None, [("seed", ("0", "1"))], restart)
+    assert contents(elsewhere) == before
+    assert (workdir / "results.csv").exists()
+
+
+LINE = '{"run": 0, "name": "vae", "seed": 0, "epoch": 1, "step": 3, "train_mean_std": '
 DAMAGES = {
-    "config.json": ["", "[]", "3", '{"config": 3}', '{"format": 1, "config": {}, "sweep": 3, "sweeps": 3}'],
+    "config.json": [
+        "",
+        "[]",
+        "3",
+        '{"config": 3}',
+        '{"format": 1, "config": {}, "sweep": 3, "sweeps": 3}',
+        '{"format": ' + 5000 * "9" + "}",
+    ],
     "results.csv": ["", "run,name\n", "run,name,elbo\n0,vae,high\n", "run\n0\n", "run,name,objective.beta\n0,vae,big\n"],
-    "metrics.jsonl": ["{", "[1]\n", "3\n"],
+    "metrics.jsonl": [
+        "{",
+        "[1]\n",
+        "3\n",
+        LINE + '"high"}\n',
+        LINE + 5000 * "9" + "}\n",
+        LINE.replace('"run"', '"runs"') + "1}\n",
+    ],
 }
 
 

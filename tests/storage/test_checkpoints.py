@@ -170,6 +170,19 @@ def test_what_is_silenced_speaks_again(copy):
     assert (logging.root.manager.disable, sys.unraisablehook) == before
 
 
+def test_links_are_no_checkpoints_and_stay(copy, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    shutil.copytree(copy / "3", elsewhere / "2024")
+    for name in ("2024", "9.orbax-checkpoint-tmp"):
+        (copy / name).symlink_to(elsewhere / "2024")
+    assert checkpoints.load_latest(copy, STATE).step == 3
+    checkpoints.save(copy, 4, STATE, {})
+    assert checkpoints.steps(copy) == [4, 3]
+    checkpoints.clear(copy)
+    assert sorted(path.name for path in copy.iterdir()) == ["2024", "9.orbax-checkpoint-tmp"]
+    assert (elsewhere / "2024" / "_CHECKPOINT_METADATA").exists()
+
+
 def test_the_digest_tells_trees_apart():
     base = checkpoints.digest({"a": np.zeros(4, np.float32)}, {"n": 1})
     others = [

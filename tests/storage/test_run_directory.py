@@ -78,7 +78,7 @@ def test_truncate_fills_nothing_up(tmp_path, content):
     assert (path.read_text() if path.exists() else None) == content
 
 
-@pytest.mark.parametrize("text", ["", "{", '{"a": 1', "\xff\xfe", 100_000 * "["])
+@pytest.mark.parametrize("text", ["", "{", '{"a": 1', "\xff\xfe", 100_000 * "[", '{"a": ' + 5000 * "9" + "}"])
 def test_damaged_json_is_one_line(tmp_path, text):
     path = tmp_path / "config.json"
     path.write_bytes(text.encode("latin-1"))
@@ -87,7 +87,7 @@ def test_damaged_json_is_one_line(tmp_path, text):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("line", ['{"a"', "[1]", "3", "null", 100_000 * "["])
+@pytest.mark.parametrize("line", ['{"a"', "[1]", "3", "null", 100_000 * "[", '{"a": ' + 5000 * "9" + "}"])
 def test_damaged_json_lines_are_one_line(tmp_path, line):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"a": 1}\n' + line)
@@ -100,6 +100,53 @@ def test_missing_files_ask_whether_this_is_a_run_directory(tmp_path):
         run_directory.read_json(tmp_path / "config.json")
     with pytest.raises(errors.UserError, match="no such file; is this the directory of a finished study"):
         tables.read_csv(tmp_path / "results.csv")
+
+
+LINE = {"run": 0, "name": "vae", "seed": 0, "epoch": 1, "step": 3, "train_loss": 2.5}
+
+
+def test_metrics_come_back(tmp_path):
+    assert run_directory.read_metrics(tmp_path) == []
+    rows = [LINE, LINE | {"train_loss": math.inf}]
+    run_directory.append_jsonl(tmp_path / "metrics.jsonl", rows)
+    assert run_directory.read_metrics(tmp_path) == rows
+
+
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [
+        ({"run": None}, "run should be a whole number"),
+        ({"run": "0"}, "run should be a whole number"),
+        ({"run": True}, "run should be a whole number"),
+        ({"run": -1}, "run should be a whole number"),
+        ({"epoch": 1.5}, "epoch should be a whole number"),
+        ({"epoch": 10**400}, "epoch should be a whole number"),
+        ({"name": 3}, "name should be a text"),
+        ({"train_loss": "high"}, "train_loss should be a number"),
+        ({"train_loss": None}, "train_loss should be a number"),
+        ({"train_loss": [1]}, "train_loss should be a number"),
+        ({"train_loss": 10**400}, "train_loss should be a number"),
+    ],
+)
+def test_edited_metrics_are_one_line(tmp_path, cells, message):
+    run_directory.append_jsonl(tmp_path / "metrics.jsonl", [LINE, LINE | cells])
+    with pytest.raises(errors.UserError) as caught:
+        run_directory.read_metrics(tmp_path)
+    assert str(caught.value) == f"{tmp_path / 'metrics.jsonl'}, line 2: {message}"
+
+
+@pytest.mark.parametrize("key", ["run", "epoch"])
+def test_metrics_of_no_run_are_one_line(tmp_path, key):
+    run_directory.append_jsonl(tmp_path / "metrics.jsonl", [{name: cell for name, cell in LINE.items() if name != key}])
+    with pytest.raises(errors.UserError, match=f"line 1: {key} should be a whole number"):
+        run_directory.read_metrics(tmp_path)
+
+
+@pytest.mark.parametrize("described", [3, [], {}, {"config": 3}, {"config": {}, "versions": 3}])
+def test_a_config_that_describes_no_study_is_one_line(tmp_path, described):
+    run_directory.write_json(tmp_path / "config.json", described)
+    with pytest.raises(errors.UserError, match=r"config\.json: not the description of a study"):
+        run_directory.read_config(tmp_path)
 
 
 # Arrays
@@ -124,6 +171,43 @@ def test_damaged_arrays_are_one_line(tmp_path, keep):
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(errors.UserError, match=r"not a readable \.npz"):
         run_directory.read_arrays(path)
+
+
+ARRAYS = {"plane": np.zeros((4, 2)), "samples": np.ones((4, 2)), "labels": np.arange(4)}
+
+
+@pytest.mark.parametrize(
+    "edited",
+    [
+        ARRAYS | {"plane": ARRAYS["samples"], "samples": ARRAYS["plane"]},
+        {"plane": ARRAYS["plane"], "labels": ARRAYS["labels"]},
+        ARRAYS | {"more": np.zeros(1)},
+        ARRAYS | {"plane": np.zeros((2, 4))},
+        ARRAYS | {"plane": np.zeros((4, 2), np.float32)},
+    ],
+    ids=["swapped", "one less", "one more", "another shape", "another dtype"],
+)
+def test_arrays_that_somebody_edited_are_one_line(tmp_path, edited):
+    path = run_directory.arrays_path(tmp_path, 0)
+    run_directory.write_arrays(path, ARRAYS)
+    with np.load(path) as archive:
+        digest = archive["digest"]
+    np.savez(path, **edited, digest=digest)
+    with pytest.raises(errors.UserError, match=r"run_0000\.npz: its arrays are not those that were written"):
+        run_directory.read_arrays(path)
+
+
+def test_arrays_of_another_run_are_one_line(tmp_path):
+    path = run_directory.arrays_path(tmp_path, 0)
+    run_directory.write_arrays(path, ARRAYS)
+    other = path.rename(run_directory.arrays_path(tmp_path, 1))
+    with pytest.raises(errors.UserError, match=r"run_0001\.npz: its arrays are not those that were written"):
+        run_directory.read_arrays(other)
+
+
+def test_arrays_of_versions_without_a_digest_are_read(tmp_path):
+    np.savez(tmp_path / "run_0000.npz", **ARRAYS)
+    assert run_directory.read_arrays(tmp_path / "run_0000.npz").keys() == ARRAYS.keys()
 
 
 def test_pickles_are_neither_written_nor_read(tmp_path):
@@ -175,6 +259,110 @@ def test_a_file_is_never_seen_half_written(tmp_path, name, monkeypatch):
     write(path, good)
     assert path.read_bytes() == content
     assert [found.name for found in tmp_path.iterdir()] == [name]
+
+
+# What the study wrote
+
+
+def tree(folder) -> dict:
+    """Every file below a folder with its content; links as what they are."""
+    return {
+        str(path.relative_to(folder)): path.readlink() if path.is_symlink() else path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_symlink() or path.is_file()
+    }
+
+
+def test_the_record_is_kept_once_and_in_order(tmp_path):
+    assert run_directory.recorded(tmp_path) == []
+    run_directory.record(tmp_path, ["config.json", "checkpoints/group_000/"])
+    run_directory.record(tmp_path, ["figures/latents.png", "config.json"])
+    assert run_directory.recorded(tmp_path) == ["config.json", "checkpoints/group_000/", "figures/latents.png"]
+
+
+def test_clear_removes_what_was_recorded_and_no_other(tmp_path):
+    own = ["config.json", "arrays/run_0000.npz", "figures/latents.png", "metrics.jsonl.part"]
+    foreign = ["results.csv", "arrays/run_0001.npz", "arrays/mine.npz", "figures/mine.png", "log.jsonl.part", "group/5"]
+    for name in [*own, *foreign]:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    run_directory.record(tmp_path, ["config.json", "arrays/run_0000.npz", "figures/latents.png", "metrics.jsonl", "group/"])
+    run_directory.clear(tmp_path)
+    assert tree(tmp_path) == {name: name.encode() for name in sorted(foreign)}
+
+
+def test_clear_ends_with_the_config_and_the_record(tmp_path, monkeypatch):
+    """So that what an interrupted removal leaves is still known as the study's."""
+    names = ["config.json", "metrics.jsonl", "results.csv"]
+    for name in names:
+        (tmp_path / name).write_text("")
+    run_directory.record(tmp_path, names)
+    removed, unlink = [], run_directory.pathlib.Path.unlink
+    monkeypatch.setattr(run_directory.pathlib.Path, "unlink", lambda path: removed.append(path.name) or unlink(path))
+    run_directory.clear(tmp_path)
+    assert removed == ["metrics.jsonl", "results.csv", "config.json", ".written"]
+
+
+def test_a_directory_without_a_record_is_known_by_its_config(tmp_path):
+    """As versions without a record left it."""
+    names = ["metrics.jsonl", "results.csv", "arrays/run_0000.npz", "arrays/run_10000.npz"]
+    foreign = ["arrays/run_1.npz", "arrays/run_0000.npz.bak", "arrays/mine.npz", "checkpoints/group_mine/5", "notes.txt"]
+    for name in [*names, *foreign, "checkpoints/group_000/5"]:
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / name).write_text(name)
+    assert run_directory.recorded(tmp_path) == []
+    run_directory.write_json(tmp_path / "config.json", {"config": {}, "versions": {}})
+    assert set(run_directory.recorded(tmp_path)) == {*run_directory.FILES, *names, "checkpoints/group_000/"}
+    run_directory.clear(tmp_path)
+    assert tree(tmp_path).keys() == {*foreign, "checkpoints/group_000/5"}
+
+
+def test_a_record_that_names_other_folders_removes_nothing_there(tmp_path):
+    workdir, outside = tmp_path / "workdir", tmp_path / "outside.txt"
+    workdir.mkdir()
+    outside.write_text("mine")
+    (workdir / ".written").write_text(f"../outside.txt\n{outside}\n\n.\n\0\n")
+    run_directory.clear(workdir)
+    assert outside.read_text() == "mine"
+
+
+LINKS = ["results.csv", "results.csv.part", "config.json.part", "arrays", "checkpoints", "checkpoints/group_000", "figures"]
+
+
+@pytest.mark.parametrize("name", LINKS)
+def test_a_link_where_a_file_of_the_study_belongs_is_refused(tmp_path, name):
+    workdir, elsewhere = tmp_path / "workdir", tmp_path / "elsewhere"
+    (elsewhere / "5").mkdir(parents=True)
+    (elsewhere / "run_0000.npz").write_text("mine")
+    names = [*run_directory.FILES, "arrays/run_0000.npz", "checkpoints/group_000/", "figures/latents.png"]
+    workdir.mkdir()
+    run_directory.record(workdir, names)
+    (workdir / name).parent.mkdir(exist_ok=True)
+    (workdir / name).symlink_to(elsewhere / "run_0000.npz" if "." in name else elsewhere)
+    before = tree(tmp_path)
+    for act in (run_directory.clear, lambda workdir: run_directory.record(workdir, names)):
+        with pytest.raises(errors.UserError, match=f"{workdir / name}: is a link"):
+            act(workdir)
+    assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [
+        ("config.json.part", lambda workdir: run_directory.write_json(workdir / "config.json", {})),
+        ("r.csv.part", lambda workdir: tables.write_csv(workdir / "r.csv", [])),
+        ("a.npz.part", lambda workdir: run_directory.write_arrays(workdir / "a.npz", {})),
+        ("log.jsonl", lambda workdir: run_directory.append_jsonl(workdir / "log.jsonl", [{}])),
+        (".lock", lambda workdir: run_directory.locked(workdir).__enter__()),
+    ],
+)
+def test_nothing_is_written_through_a_link(tmp_path, name, write):
+    (tmp_path / "workdir").mkdir()
+    (tmp_path / "mine").write_text("mine")
+    (tmp_path / "workdir" / name).symlink_to(tmp_path / "mine")
+    with pytest.raises(errors.UserError, match=f"{name}: is a link"):
+        write(tmp_path / "workdir")
+    assert (tmp_path / "mine").read_text() == "mine"
 
 
 # The lock

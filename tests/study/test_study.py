@@ -4,7 +4,9 @@ import csv
 import json
 import pathlib
 import platform
+import shlex
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -159,6 +161,7 @@ def test_no_clock_host_or_path_where_numbers_are(trained):
     events = run_directory.read_jsonl(trained / "log.jsonl")
     assert [event["event"] for event in events[:2]] == ["trained", "evaluated"]
     assert all({"time", "host", "seconds"} <= event.keys() for event in events)
+    assert {event["command"] for event in events} == {shlex.join(sys.orig_argv)}  # with its flags
 
 
 def test_every_run_has_its_arrays(trained):
@@ -269,6 +272,17 @@ def test_other_versions_get_a_word_only(copy, capsys):
     said, done = capsys.readouterr().err.splitlines()
     assert "other versions" in said
     assert done.endswith("all 9 runs are done")
+
+
+def test_another_commit_of_the_same_version_is_said(copy, capsys):
+    described = run_directory.read_json(copy / "config.json")
+    if "commit" not in described:
+        pytest.skip("not a checkout")
+    run_directory.write_json(copy / "config.json", described | {"commit": "0123456789abcdef"})
+    study.run(tiny(baselines=("pca",)), copy, sweep, SWEEPS)
+    said, _ = capsys.readouterr().err.splitlines()
+    now = described["commit"][:8]
+    assert said == f"{copy}: begun with commit 01234567 of this code, and this is {now}; the numbers may differ"
 
 
 @pytest.mark.parametrize("text", ["{}", "[]", "3", '{"config": 3}', "{"])

@@ -35,8 +35,10 @@ def draw(workdir: str | os.PathLike) -> list[pathlib.Path]:
     for name, function in FIGURES.items():
         path = folder / f"{name}.png"
         if (figure := function(directory)) is None:
-            path.unlink(missing_ok=True)  # of a study that was here before
+            if f"figures/{path.name}" in run_directory.recorded(directory.workdir):
+                path.unlink(missing_ok=True)  # drawn before from other numbers
             continue
+        run_directory.record(directory.workdir, [f"figures/{path.name}"])
         folder.mkdir(exist_ok=True)
         with run_directory.atomic_write(path, "wb") as file:
             # Written fast: hardly larger.

@@ -80,8 +80,7 @@ class Directory:
         self.diverged = len(every) - len(rows)
         self.config = run_directory.read_config(self.workdir) if (self.workdir / "config.json").exists() else {}
         self._check_settings(rows)
-        metrics = self.workdir / "metrics.jsonl"
-        self.metrics = run_directory.read_jsonl(metrics) if metrics.exists() else []
+        self.metrics = run_directory.read_metrics(self.workdir)
         self.varying = tables.varying_keys(rows)
         self.settings = sorted(_settings(rows, self.varying), key=self._rank)
         self._drawn: dict[int, Drawn | None] = {}  # by the setting's first run

@@ -56,20 +56,21 @@ def save(directory: pathlib.Path, step: int, state, metadata: dict) -> None:
     except Exception as error:  # whatever Orbax and its storage raise on a full disk
         raise OSError(0, f"could not be saved ({type(error).__name__}: {str(error)[:200]!r})", str(path)) from error
     if multihost.writes():
-        _drop(directory, _steps(directory)[KEEP:])
+        _drop(directory, steps(directory)[KEEP:])
 
 
 def clear(directory: pathlib.Path) -> None:
     """Remove every checkpoint of `directory`, and `directory` where nothing else is in it."""
-    _drop(directory, _steps(directory))
+    _drop(directory, steps(directory))
     with contextlib.suppress(OSError):
         directory.rmdir()
 
 
-def _drop(directory: pathlib.Path, steps: list[int]) -> None:
+def _drop(directory: pathlib.Path, dropped: list[int]) -> None:
     """Remove the checkpoints of these steps, and what saves that were killed have left."""
-    for stale in [*(directory / str(step) for step in steps), *directory.glob("*.orbax-checkpoint-tmp*")]:
-        shutil.rmtree(stale)
+    for stale in [*(directory / str(step) for step in dropped), *directory.glob("*.orbax-checkpoint-tmp*")]:
+        if not stale.is_symlink():
+            shutil.rmtree(stale)
 
 
 def load_latest(directory: pathlib.Path, like) -> Checkpoint | None:
@@ -82,15 +83,15 @@ def load_latest(directory: pathlib.Path, like) -> Checkpoint | None:
     Raises:
       UserError: there are checkpoints, and all of them are damaged.
     """
-    steps = _steps(directory)
-    for step in steps:
+    saved = steps(directory)
+    for step in saved:
         try:
             state, metadata = _read(directory.absolute() / str(step), like)
         except Exception as error:  # whatever Orbax and its storage raise on a damaged file
             progress.say(f"{directory / str(step)}: damaged checkpoint ({type(error).__name__}: {str(error)[:80]!r})")
             continue
         return Checkpoint(step, state, metadata)
-    if steps:
+    if saved:
         raise errors.UserError(f"{directory}: no checkpoint is whole; start over by --restart")
     return None
 
@@ -126,9 +127,10 @@ def _silent() -> Iterator[None]:
         sys.unraisablehook = hook
 
 
-def _steps(directory: pathlib.Path) -> list[int]:
+def steps(directory: pathlib.Path) -> list[int]:
     """The steps that were saved, newest first."""
-    return sorted((int(path.name) for path in directory.glob("*") if path.name.isdecimal()), reverse=True)
+    names = (path.name for path in directory.glob("*") if not path.is_symlink())
+    return sorted((int(name) for name in names if name.isdecimal() and str(int(name)) == name), reverse=True)
 
 
 def _as_dict(state) -> dict:

@@ -47,9 +47,16 @@ def _described(workdir: pathlib.Path, described: dict) -> Iterator[tuple[dict, l
         raise errors.UserError(f"{workdir / 'config.json'}: not the description of a study") from error
 
 
-def check_same(study: Study, theirs: dict, workdir: pathlib.Path) -> None:
-    """Refuse a directory of another study, naming what differs first; other versions only get a word."""
-    ours, other = provenance.versions_and_device(), {key: theirs.get(key) for key in ("versions", "device")}
+def check_same(study: Study, described: dict, theirs: dict, workdir: pathlib.Path) -> None:
+    """Refuse a directory of another study, naming what differs first; another version, device or commit is only told.
+
+    Args:
+      study: what was asked for.
+      described: its description, from `describe`.
+      theirs: the `config.json` of the directory.
+      workdir: the directory, for messages.
+    """
+    ours, other = ({key: side.get(key) for key in ("versions", "device")} for side in (described, theirs))
     with _described(workdir, theirs) as (config, rows, sweeps):
         if differs := _difference(grid.flatten(study.config), config):
             older = (other["versions"] or {}).get("vae_jax", vae_jax.__version__)
@@ -64,6 +71,8 @@ def check_same(study: Study, theirs: dict, workdir: pathlib.Path) -> None:
         )
     if ours != other:
         say(f"{workdir}: begun with other versions or on another device; the numbers may differ in the last digits")
+    elif (before := theirs.get("commit")) != (now := described.get("commit")) and before and now:
+        say(f"{workdir}: begun with commit {str(before)[:8]} of this code, and this is {now[:8]}; the numbers may differ")
 
 
 def _difference(ours: Flat, theirs: Flat) -> str:

@@ -1,5 +1,6 @@
 """On what a study was run: versions, device, commit."""
 
+import functools
 import importlib.metadata
 import pathlib
 import platform
@@ -19,6 +20,7 @@ def versions_and_device() -> dict:
     return {"versions": versions, "device": f"{jax.devices()[0].device_kind} ({jax.default_backend()})"}
 
 
+@functools.cache
 def commit() -> str | None:
     """The git commit of the project, where it is a checkout and git is there."""
     home = pathlib.Path(__file__).parents[2]

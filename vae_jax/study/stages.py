@@ -3,6 +3,7 @@
 import dataclasses
 import pathlib
 import platform
+import shlex
 import sys
 import time
 
@@ -10,7 +11,7 @@ from vae_jax.core import errors
 from vae_jax.evaluation import evaluate
 from vae_jax.storage import run_directory, tables, trained_models
 from vae_jax.storage.run_directory import Row
-from vae_jax.study import baselines, grid
+from vae_jax.study import baselines, grid, provenance
 from vae_jax.study.planning import Group, Study
 from vae_jax.system import multihost, runs, signals
 from vae_jax.system.progress import Progress
@@ -118,8 +119,19 @@ def checkpoint_directory(workdir: pathlib.Path, group: int) -> pathlib.Path:
     return workdir / "checkpoints" / f"group_{group:03d}"
 
 
+def files(study: Study) -> list[str]:
+    """What the stages write, as names relative to the run directory; folders of checkpoints end with a slash."""
+    here = pathlib.Path()
+    of_runs = [
+        path(here, run) for path in (run_directory.arrays_path, trained_models.path) for run in range(len(study.runs))
+    ]
+    groups = [checkpoint_directory(here, index).as_posix() + "/" for index in range(len(study.groups))]
+    return [*run_directory.FILES, *(path.as_posix() for path in of_runs), *groups]
+
+
 def log(workdir: pathlib.Path, event: Row) -> None:
     """A line of `log.jsonl`: the only file that knows the clock and the host."""
-    described = {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "host": platform.node(), "command": " ".join(sys.argv[:1])}
+    described = {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "host": platform.node(), "command": shlex.join(sys.orig_argv)}
+    described |= {"commit": commit} if (commit := provenance.commit()) else {}
     if multihost.writes():
         run_directory.append_jsonl(workdir / "log.jsonl", [described | event])

@@ -21,9 +21,6 @@ __all__ = ["Config", "Group", "Study", "best", "diverged", "evaluate", "execute"
 
 summary, best, diverged = tables.summary, tables.best, tables.diverged
 
-# What a directory with runs in it holds, whoever's they are.
-RUNS = ("results.csv", "metrics.jsonl", "checkpoints/group_*/[0-9]*")
-
 
 def run(
     config: Config,
@@ -65,15 +62,33 @@ def execute(study: Study, workdir: pathlib.Path, restart: bool = False) -> list[
 
 def _prepare(study: Study, described: dict, workdir: pathlib.Path, restart: bool) -> None:
     """Make `workdir` the directory of this study, or refuse it."""
+    theirs = None
+    if (workdir / "config.json").exists() and not restart:
+        theirs = run_directory.read_config(workdir)
+    names, own = stages.files(study), run_directory.recorded(workdir)
+    run_directory.refuse_links(workdir, [*names, "figures"])
+    present = [name for name in dict.fromkeys([*names, *own]) if _exists(workdir, name)]
+    if foreign := [name for name in present if name not in own]:
+        raise errors.UserError(
+            f"--workdir={workdir}: has {foreign[0]}, which no study recorded writing; move it, or choose another directory"
+        )
     if restart:
-        for group in workdir.glob("checkpoints/group_*"):
-            checkpoints.clear(group)
+        for name in own:
+            if name.endswith("/"):
+                checkpoints.clear(workdir / name)
         run_directory.clear(workdir)
-    if (workdir / "config.json").exists():
-        return identity.check_same(study, run_directory.read_config(workdir), workdir)
-    if left := [path for pattern in RUNS for path in workdir.glob(pattern)]:
-        raise errors.UserError(f"--workdir={workdir}: has {left[0].name} but no config.json; start over by --restart")
-    run_directory.write_json(workdir / "config.json", described)
+    elif theirs is not None:
+        identity.check_same(study, described, theirs, workdir)
+    elif present:
+        raise errors.UserError(f"--workdir={workdir}: has {present[0]} but no config.json; start over by --restart")
+    run_directory.record(workdir, names)
+    if not (workdir / "config.json").exists():
+        run_directory.write_json(workdir / "config.json", described)
+
+
+def _exists(workdir: pathlib.Path, name: str) -> bool:
+    """Whether there is such a file, or a checkpoint in such a folder."""
+    return bool(checkpoints.steps(workdir / name)) if name.endswith("/") else (workdir / name).exists()
 
 
 @contextlib.contextmanager
@@ -97,6 +112,8 @@ def evaluate(workdir: str | os.PathLike) -> list[tables.Row]:
     workdir = pathlib.Path(workdir)
     study = read(workdir)
     with _held(workdir):
+        if multihost.writes():
+            run_directory.record(workdir, stages.files(study))
         directories = [stages.checkpoint_directory(workdir, index) for index in range(len(study.groups))]
         pairs = zip(study.groups, directories, strict=True)
         states = [stages.saved_state(group, directory, workdir) for group, directory in pairs]
