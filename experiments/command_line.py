@@ -1,21 +1,17 @@
-"""What the mains share: a config file with `--config.x.y=value` and `--sweep`, and a user's mistake told in one line."""
+"""What the mains share: flags, JAX's devices, signals, and a user's mistake told in one line."""
 
 import functools
 import os
-import pathlib
 import re
-import runpy
 import shlex
 import signal
 import sys
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 
 from absl import app, flags, logging
 
+from experiments import config_files
 from vae_jax.core import errors
-from vae_jax.study import grid
-from vae_jax.study.config import typed
 from vae_jax.system import progress, signals
 
 
@@ -63,21 +59,36 @@ def run(main: Callable[[], None]) -> None:
 
 
 def _going_on() -> str:
-    """This command without --restart, which would not go on."""
+    """This command without --restart, which would start over."""
     return shlex.join(word for word in sys.orig_argv if not re.fullmatch(r"--?restart(=.*)?", word))
 
 
 def _parse(argv: Sequence[str]) -> list[str]:
     """absl's parser, after the `--config.x.y=value` overrides have become values of one flag, where a main has it."""
+    if "config" in flags.FLAGS and _asks_for_configs(argv):
+        print(config_files.listing())
+        sys.exit()
     if "override" in flags.FLAGS:
-        argv = [re.sub(r"^--config\.", "--override=", arg) for arg in argv]
+        argv = [re.sub(r"^--?config\.", "--override=", arg) for arg in argv]
     try:
         rest = flags.FLAGS(argv)
+    except SystemExit:  # absl has printed the help that was asked for
+        if "override" in flags.FLAGS:
+            print(config_files.fields_help())
+        raise
     except flags.Error as error:
         _fail(" ".join(str(error).split()))
     if len(rest) > 1:
         _fail(f"unexpected argument {rest[1]!r}: flags look like --name=value")
     return rest
+
+
+def _asks_for_configs(argv: Sequence[str]) -> bool:
+    """Whether `--config` stands there without a value."""
+    return any(
+        word in ("--config", "-config") and following.startswith("-")
+        for word, following in zip(argv, [*argv[1:], "--"], strict=True)
+    )
 
 
 # XLA's CPU backend runs a loop as one call per operation and turn; small ones, such as those that make random bits, it
@@ -149,64 +160,3 @@ def _fail(message: str, at_once: bool = False) -> None:
         sys.stdout.flush()
         os._exit(2)  # without the farewell, in which the others would be waited for: they wait for this one
     sys.exit(2)
-
-
-def load_config(path: str, overrides: Sequence[str]) -> tuple[dict, Callable | None]:
-    """The nested config of a config file with `x.y=value` overrides applied, and its `sweep`, if it has one."""
-    module = _load_module(path)
-    config = _told(path, lambda: module["get_config"]().to_dict())
-    flat = grid.flatten(config)
-    seen = set()
-    for override in overrides:
-        key, given, text = override.partition("=")
-        if not given:
-            raise errors.UserError(f"--config.{override}: should be --config.{override}=VALUE")
-        if key not in flat:
-            raise errors.unknown("config name", key, flat)
-        if key in seen:
-            raise errors.UserError(f"--config.{key} is given twice")
-        seen.add(key)
-        group, _, field = key.rpartition(".")
-        (config[group] if group else config)[field] = typed(key, text)
-    sweep = module.get("sweep")
-    _refuse_hidden(seen, sweep, path)
-    return config, sweep
-
-
-def _refuse_hidden(keys: set[str], sweep: Callable | None, path: str) -> None:
-    """An override of a name that the sweep sets anyway would do nothing."""
-    rows: list[dict] = []
-    if sweep:
-        _told(path, lambda: sweep(rows.append))
-    for row in rows:
-        for key in keys & set(row if isinstance(row, dict) else ()):
-            raise errors.UserError(f"--config.{key} has no effect: the sweep of {path} sets {key}")
-
-
-def _load_module(path: str) -> dict:
-    file = pathlib.Path(path)
-    if not file.is_file() or file.suffix != ".py":
-        names = [f"configs/{p.name}" for p in sorted(pathlib.Path("configs").glob("*.py")) if p.stem != "__init__"]
-        raise errors.unknown("config", path, names) if names else errors.UserError(f"--config={path}: no such file")
-    module = _told(path, lambda: runpy.run_path(path))
-    if "get_config" not in module:
-        raise errors.UserError(f"--config={path}: has no get_config(); see configs/base.py")
-    return module
-
-
-def _told(path: str, function: Callable):
-    """`function()`, which runs code of the config file: what that raises is told with its line."""
-    try:
-        return function()
-    except Exception as error:
-        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
-        where = f", line {lines[-1]}" if lines else ""
-        raise errors.UserError(f"--config={path}{where}: {type(error).__name__}: {error}") from error
-
-
-def parse_sweep(text: str) -> tuple[str, list[str]]:
-    """KEY=V1,V2,... as its name and its values, split at commas outside brackets."""
-    key, given, values = text.partition("=")
-    if not given:
-        raise errors.UserError(f"--sweep={text}: should be --sweep=KEY=V1,V2,...")
-    return key, grid.split_values(values)

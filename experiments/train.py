@@ -5,10 +5,11 @@ r"""Train a study, evaluate it, draw its figures, print its summary.
     python -m experiments.train --config=configs/vae.py --workdir=runs/grid \
         --sweep=objective.beta=0.25,1,4 --sweep=seed=0,1,2
 
-Any field of configs/base.py can be set (--config.x.y=VALUE) or swept (--sweep=x.y=V1,V2,...; several multiply, also
-with the config's own sweep). The same command again goes on where it stopped, or only draws again. A run that turned
-non-finite is left where it was finite last, and the exit code is 3 when everything else is done. On several machines,
-with --workdir on a disk that all see, each process is started with the same flags and
+Any config field can be set (--config.x.y=VALUE) or swept (--sweep=x.y=V1,V2,...; several multiply, also with the
+config's own sweep); --help lists them, and --config without a value lists the config files. The same command again goes
+on where it stopped, or only draws again. A run that turned non-finite is left where it was finite last, and the exit code
+is 3 when everything else is done. On several machines, with --workdir on a disk that all see, each process is started
+with the same flags and
 
     --coordinator=HOST:PORT --processes=N --process=I
 
@@ -23,9 +24,9 @@ import threading
 
 from absl import flags
 
-from experiments import command_line
+from experiments import command_line, config_files
 
-_CONFIG = flags.DEFINE_string("config", None, "Config file, configs/NAME.py.", required=True)
+_CONFIG = flags.DEFINE_string("config", None, "Config file, configs/NAME.py; --config alone lists them.", required=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory that will hold everything (default: runs/NAME).")
 _SWEEP = flags.DEFINE_multi_string("sweep", [], "KEY=V1,V2,...: one run per value; commas inside brackets do not split.")
 _OVERRIDE = flags.DEFINE_multi_string("override", [], "What --config.KEY=VALUE stands for: KEY=VALUE.")
@@ -45,9 +46,9 @@ def main() -> None:
     from vae_jax.study import study
     from vae_jax.system import multihost
 
-    config, sweep = command_line.load_config(_CONFIG.value, _OVERRIDE.value)
+    config, sweep = config_files.load(_CONFIG.value, _OVERRIDE.value)
     workdir = pathlib.Path(_WORKDIR.value or f"runs/{pathlib.Path(_CONFIG.value).stem}")
-    planned = study.plan(config, sweep, [command_line.parse_sweep(text) for text in _SWEEP.value])
+    planned = study.plan(config, sweep, [config_files.parse_sweep(text) for text in _SWEEP.value])
     if not (workdir / "results.csv").exists():
         threading.Thread(target=_import_ahead).start()
     rows = study.execute(planned, workdir, _RESTART.value)

@@ -39,7 +39,6 @@ TRAIN = {
     "word for a number": ([VAE, "--config.objective.beta=two"], "objective.beta=two: should be a number"),
     "half a latent": ([VAE, "--sweep=model.latents=2.5"], "model.latents=2.5: should be a whole number"),
     "zero epochs": ([VAE, "--config.train.epochs=0"], "train.epochs=0: should be from 1"),
-    "batch larger than the data": ([VAE, "--config.train.batch_size=1296"], "train.batch_size=1296: should be at most 1295"),
     "no noise and a rate": ([VAE, "--config.objective.noise_scale=0"], "objective.noise_scale=0 with objective.beta=1"),
     "beta that has no effect": (
         [VAE, "--config.objective.kind=geco", "--sweep=objective.beta=1,2"],

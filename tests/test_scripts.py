@@ -13,8 +13,10 @@ from support import FORKS
 
 from experiments import command_line
 from vae_jax.storage import run_directory, tables
+from vae_jax.study import config
 
 ROOT = pathlib.Path(__file__).parents[1]
+NAMES = [path.stem for path in (ROOT / "configs").glob("*.py") if path.stem != "__init__"]
 SMALL = {
     "train.epochs": 2,
     "train.chunk_epochs": 1,
@@ -55,6 +57,7 @@ def typed(clone, trained):
         "again": ("train", [*TRAIN, cache]),
         "evaluate": ("evaluate", ["--workdir=runs/measured", cache]),
         "figures": ("figures", ["--workdir=runs/drawn"]),
+        "configs": ("train", ["--workdir=runs/none", "--config"]),
         **{f"help of {main}": (main, ["--help"]) for main in ("train", "evaluate", "figures")},
     }
     asked = json.dumps([(f"experiments.{main}", arguments) for main, arguments in commands.values()])
@@ -130,7 +133,8 @@ def test_figures_draws_from_the_directory_alone(clone, typed):
 
 
 @pytest.mark.parametrize(
-    ("main", "flags"), [("train", ("config", "workdir", "sweep")), ("evaluate", ("workdir",)), ("figures", ("workdir",))]
+    ("main", "flags"),
+    [("train", ("config", "workdir", "sweep")), ("evaluate", ("config", "workdir")), ("figures", ("config", "workdir"))],
 )
 def test_help_is_worth_reading(typed, main, flags):
     code, out, err = typed[f"help of {main}"]
@@ -139,6 +143,21 @@ def test_help_is_worth_reading(typed, main, flags):
     assert f"python -m experiments.{main} --" in out
     for flag in flags:
         assert f"--{flag}:" in out
+
+
+def test_help_lists_every_field(typed):
+    out = typed["help of train"][1]
+    for key, field in config.FIELDS.items():
+        assert f"  {key}={str(field.default).replace(' ', '')}\n      {field.doc}" in out
+
+
+def test_config_alone_lists_the_config_files(clone, typed):
+    code, out, err = typed["configs"]
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert [line.split()[0] for line in lines] == sorted(f"configs/{name}.py" for name in NAMES)
+    assert re.fullmatch(r"configs/vae.py +The VAE: -loss is the ELBO\.", next(line for line in lines if "/vae.py" in line))
+    assert not (clone / "runs" / "none").exists()
 
 
 def test_cores_where_the_system_does_not_say_which_are_ours(monkeypatch):

@@ -5,10 +5,11 @@ import functools
 
 import numpy as np
 import pytest
+from support import tiny
 
 from configs import base
 from vae_jax.core import errors
-from vae_jax.data import dataset as data
+from vae_jax.data import dataset
 from vae_jax.study import grid, planning
 from vae_jax.study.config import ABSENT, FIELDS
 from vae_jax.training import objectives
@@ -28,9 +29,9 @@ def rows_of(*rows):
 def images(count=20, shape=(8, 8, 1), high=1.0, valid=False):
     """A data set of noise, labelled in turn."""
     pixels = np.linspace(0, high, count * int(np.prod(shape)), dtype=np.float32).reshape(count, *shape)
-    split = data.Split(pixels, np.arange(count) % 3)
+    split = dataset.Split(pixels, np.arange(count) % 3)
     splits = {"train": split, "test": split} | ({"valid": split} if valid else {})
-    return data.Dataset(splits, data.ImageSpec(shape, 1, False), 0)
+    return dataset.Dataset(splits, dataset.ImageSpec(shape, 1, False), 0)
 
 
 def refusal(*sweeps, **fields) -> str:
@@ -39,10 +40,10 @@ def refusal(*sweeps, **fields) -> str:
     return str(caught.value)
 
 
-def refusal_for(dataset, **fields) -> str:
+def refusal_for(data, **fields) -> str:
     (run,) = runs_of(**{"train__batch_size": 10} | fields)
     with pytest.raises(errors.UserError) as caught:
-        planning.specify(run, dataset)
+        planning.specify(run, data)
     return str(caught.value)
 
 
@@ -469,11 +470,13 @@ def test_a_likelihood_of_levels_needs_whole_ones():
     assert message.startswith(
         "model.likelihood=discretized_logistic needs whole levels, as bytes have: train has other values"
     )
-    whole = data.Split(np.arange(20 * 64, dtype=np.uint8).reshape(20, 8, 8, 1) % 17)
+    whole = dataset.Split(np.arange(20 * 64, dtype=np.uint8).reshape(20, 8, 8, 1) % 17)
     (run,) = runs_of(train__batch_size=10, **levels)
-    spec, _ = planning.specify(run, data.Dataset({"train": whole, "test": whole}, data.ImageSpec((8, 8, 1), 16, False), 0))
+    spec, _ = planning.specify(
+        run, dataset.Dataset({"train": whole, "test": whole}, dataset.ImageSpec((8, 8, 1), 16, False), 0)
+    )
     assert spec.model.levels == 16
-    bright = data.Dataset({"train": whole, "test": whole}, data.ImageSpec((8, 8, 1), 8, False), 0)
+    bright = dataset.Dataset({"train": whole, "test": whole}, dataset.ImageSpec((8, 8, 1), 8, False), 0)
     assert refusal_for(bright, **levels).startswith(
         "model.likelihood=discretized_logistic needs values in [0, 1]: train has [0, 2]"
     )
@@ -489,10 +492,15 @@ def test_sigma_is_not_read_where_the_likelihood_has_none():
 # Rules that need the data
 
 
-def test_a_batch_larger_than_the_data():
-    assert refusal_for(images(9)) == "train.batch_size=10: should be at most 9, the number of training images"
+def test_a_batch_larger_than_the_data_is_the_data(monkeypatch, capsys):
     (run,) = runs_of(train__batch_size=10)
-    assert planning.specify(run, images(10))[0].steps_per_epoch == 1
+    assert planning.specify(run, images(10))[0].batch_size == 10
+    assert planning.specify(run, images(9))[0].batch_size == 9
+    monkeypatch.setattr(dataset, "load", lambda **_: images(9))
+    planning.plan(tiny(train__batch_size=10), None, [("seed", ("0", "1"))])
+    assert capsys.readouterr().err == "train.batch_size=10: there are 9 training images; a batch is all of them\n"
+    planning.plan(tiny(train__batch_size=9))
+    assert capsys.readouterr().err == ""
 
 
 def test_a_batch_of_0_is_the_whole_split():

@@ -91,6 +91,16 @@ class Field:
             shown = value if isinstance(value, str) and value.isprintable() else repr(value)
             raise errors.UserError(f"{self.key}={shown[:200]}: should be {KINDS[kind]}") from None
 
+    @property
+    def allowed(self) -> str:
+        """Which values of its type are allowed, in words; "" where all are."""
+        if self.choices is not None:
+            return f"one of {', '.join(self.choices)}"
+        if (self.low, self.high) == (None, None):
+            return ""
+        low, high = self._range()
+        return f"above 0 and at most {high:g}" if low == POSITIVE else f"from {low:g} to {high:g}"
+
     def check(self, value: Value) -> None:
         """Refuse a value of the right type that is out of range or no choice.
 
@@ -98,13 +108,15 @@ class Field:
           UserError: the line names the field, the value and what is allowed.
         """
         each = value if self.kind is tuple else (value,)
-        prefix, subject = f"{self.key}={value}", "each should be" if self.kind is tuple else "should be"
-        if self.choices is not None and not set(each) <= set(self.choices):
-            raise errors.UserError(f"{prefix}: {subject} one of {', '.join(self.choices)}")
-        low, high = -math.inf if self.low is None else self.low, math.inf if self.high is None else self.high
-        if (self.low, self.high) != (None, None) and not all(low <= part <= high for part in each):  # also where one is nan
-            limit = f"above 0 and at most {high:g}" if low == POSITIVE else f"from {low:g} to {high:g}"
-            raise errors.UserError(f"{prefix}: {subject} {limit}")
+        low, high = self._range()
+        is_choice = self.choices is None or set(each) <= set(self.choices)
+        is_in_range = (self.low, self.high) == (None, None) or all(low <= part <= high for part in each)  # nan is not
+        if not (is_choice and is_in_range):
+            subject = "each should be" if self.kind is tuple else "should be"
+            raise errors.UserError(f"{self.key}={value}: {subject} {self.allowed}")
+
+    def _range(self) -> tuple[float | int, float | int]:
+        return -math.inf if self.low is None else self.low, math.inf if self.high is None else self.high
 
 
 def field(

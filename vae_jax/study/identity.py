@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Iterator
 
 import vae_jax
-from vae_jax.core import errors
+from vae_jax.core import errors, registry
 from vae_jax.storage import run_directory
 from vae_jax.study import grid, planning, provenance
 from vae_jax.study.config import ABSENT, Flat
@@ -21,6 +21,7 @@ def describe(study: Study) -> dict:
         "config": study.config,
         "sweep": study.rows,
         "sweeps": study.sweeps,
+        "parts": registry.added(),
     }
     return described | provenance.described()
 
@@ -29,9 +30,11 @@ def read(workdir: pathlib.Path) -> Study:
     """The study that `workdir` was made for, planned again from its `config.json`.
 
     Raises:
-      UserError: no run directory, or a `config.json` that no study wrote.
+      UserError: no run directory, a `config.json` that no study wrote, or one with a part that nobody has added here.
     """
-    with _described(workdir, run_directory.read_config(workdir)) as (config, rows, sweeps):
+    described = run_directory.read_config(workdir)
+    registry.check(described.get("parts"), str(workdir))
+    with _described(workdir, described) as (config, rows, sweeps):
         return planning.plan(config, grid.adding(rows), sweeps)
 
 

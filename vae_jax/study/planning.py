@@ -14,6 +14,7 @@ from vae_jax.models.vae import ModelSpec
 from vae_jax.study import grid, rules
 from vae_jax.study.grid import Run
 from vae_jax.system import runs
+from vae_jax.system.progress import say
 from vae_jax.training import objectives
 from vae_jax.training.loop import Plan
 from vae_jax.training.step import Hyperparams, RunSpec
@@ -63,19 +64,33 @@ def plan(config: Config, sweep: grid.Sweep | None = None, sweeps: grid.Sweeps = 
         Group(loaded(source), spec, eval_spec, plan, [number for number, _ in members], runs.stack([h for _, h in members]))
         for (source, spec, eval_spec, plan), members in group(planned, loaded).items()
     ]
+    _tell_whole_batches(planned, loaded)
     return Study(config, rows, typed, planned, groups)
+
+
+def _tell_whole_batches(planned: Sequence[Run], loaded: Callable[..., Dataset]) -> None:
+    """A line where a batch is larger than the data, and becomes the data."""
+    asked = {(run.config["train.batch_size"], len(loaded(source_of(run)).splits["train"])) for run in planned}
+    for size, count in sorted(asked):
+        if size > count:
+            say(f"train.batch_size={size}: there are {count} training images; a batch is all of them")
 
 
 def group(planned: Sequence[Run], loaded: Callable[..., Dataset]) -> dict[tuple, list[tuple[int, Hyperparams]]]:
     """Runs by what they share: {(data settings, spec, eval spec, plan): [(run number, hyperparams), ...]}."""
     groups: dict[tuple, list] = {}
     for number, run in enumerate(planned):
-        source = tuple(run.group("data").items())
+        source = source_of(run)
         spec, hyperparams = specify(run, loaded(source))
         plan = Plan(**{key: run.config[f"train.{key}"] for key in ("chunk_epochs", "checkpoint_every")})
         shared = (source, spec, EvalConfig(**run.group("eval")), plan)
         groups.setdefault(shared, []).append((number, hyperparams))
     return groups
+
+
+def source_of(run: Run) -> tuple:
+    """The data settings of a run, as a key: runs that agree in them see the same data."""
+    return tuple(run.group("data").items())
 
 
 def specify(run: Run, dataset: Dataset) -> tuple[RunSpec, Hyperparams]:
@@ -87,13 +102,12 @@ def specify(run: Run, dataset: Dataset) -> tuple[RunSpec, Hyperparams]:
     config = run.config
     rules.check_data(config, dataset)
     kind, number = rules.sigma(config)
-    train_size = len(dataset.splits["train"])
     spec = RunSpec(
         model=ModelSpec(**run.group("model") | {"shape": dataset.spec.shape, "sigma": kind, "levels": dataset.spec.levels}),
         images=dataset.spec,
-        train_size=train_size,
+        train_size=len(dataset.splits["train"]),
         importance_samples=config["objective.importance_samples"],
-        batch_size=config["train.batch_size"] or train_size,
+        batch_size=rules.batch_size(config, dataset),
         data_devices=config["train.data_devices"],
         precision=config["train.precision"],
         epochs=config["train.epochs"],

@@ -220,12 +220,16 @@ RULES: tuple[Callable[[Flat], object], ...] = (
 # With data
 
 
-def batch_fits_the_data(config: Flat, dataset: Dataset) -> None:
-    """A batch has as many images as there are, at most, and divides among its devices."""
-    size, count, devices = config["train.batch_size"], len(dataset.splits["train"]), config["train.data_devices"]
-    if size > count:
-        raise errors.UserError(f"train.batch_size={size}: should be at most {count}, the number of training images")
-    batch = size or count
+def batch_size(config: Flat, dataset: Dataset) -> int:
+    """Images in a step: at 0, and where more are asked for than there are, the whole training split."""
+    count = len(dataset.splits["train"])
+    return min(config["train.batch_size"] or count, count)
+
+
+def batch_can_be_shared(config: Flat, dataset: Dataset) -> None:
+    """A batch divides among its devices, and has what its objective and sigma need."""
+    size, devices = config["train.batch_size"], config["train.data_devices"]
+    batch = batch_size(config, dataset)
     if batch % devices:
         raise errors.UserError(f"train.data_devices={devices}: should divide the batch of {batch} images")
     if batch == 1 and config["objective.kind"] == "mmd":
@@ -246,15 +250,14 @@ def valid_split_exists(config: Flat, dataset: Dataset) -> None:
 def likelihood_takes_the_values(config: Flat, dataset: Dataset) -> None:
     """Whether a likelihood can be that of these pixels."""
     name = config["model.likelihood"]
-    values, levels = likelihoods.LIKELIHOODS[name].values, dataset.spec.levels
-    for split, pixels in ((split, dataset.splits[split].pixels) for split in dataset.splits):
-        low, high = float(pixels.min()) / levels, float(pixels.max()) / levels
+    values = likelihoods.LIKELIHOODS[name].values
+    for split, (low, high) in dataset.extent.items():
         if values != "any" and (low < 0 or high > 1):
             raise errors.UserError(
                 f"model.likelihood={name} needs values in [0, 1]: {split} has [{low:g}, {high:g}]; "
                 "scale them or use model.likelihood=gaussian"
             )
-        if values == "levels" and not np.equal(np.mod(pixels, 1), 0).all():
+        if values == "levels" and not np.equal(np.mod(dataset.splits[split].pixels, 1), 0).all():
             raise errors.UserError(
                 f"model.likelihood={name} needs whole levels, as bytes have: {split} has other values; "
                 "give them as uint8 or use model.likelihood=gaussian"
@@ -287,7 +290,7 @@ def free_sigma_needs_fewer_latents_than_pixels(config: Flat, dataset: Dataset) -
 
 
 DATA_RULES: tuple[Callable[[Flat, Dataset], None], ...] = (
-    batch_fits_the_data,
+    batch_can_be_shared,
     valid_split_exists,
     likelihood_takes_the_values,
     convolutions_fit_the_images,
