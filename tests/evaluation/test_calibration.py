@@ -106,8 +106,8 @@ def test_coverage_of_a_linear_model_with_all_latents_active(beta):
     for k in (1, 2, 3):
         expected = math.erf(k / math.sqrt(2 * beta))
         # An image has few of those beyond 3 sigma: beside the bootstrap, a tenth of what is outside.
-        assert abs(row[f"coverage_{k}sigma"] - expected) < 4 * row[f"coverage_{k}sigma_se"] + 1e-5
-    assert abs(row["residual_mean_square"] - beta) < 4 * row["residual_mean_square_se"]
+        assert abs(row[f"coverage_{k}sigma"] - expected) < 4 * row[f"coverage_{k}sigma_image_se"] + 1e-5
+    assert abs(row["residual_mean_square"] - beta) < 4 * row["residual_mean_square_image_se"]
     assert row["mean_sigma"] == pytest.approx(SIGMA, rel=1e-5)
 
 
@@ -126,8 +126,10 @@ def test_with_latents_switched_off_pixels_have_their_own_variances(beta):
     assert np.sum(optimum(beta).variances > 1 - 1e-9) >= 1  # a posterior that is the prior
     assert variances.max() > 1.01 * variances.min()
     for k in (1, 2, 3):
-        assert abs(row[f"coverage_{k}sigma"] - within(k, variances, SIGMA**2)) < 4 * row[f"coverage_{k}sigma_se"] + 1e-5
-    assert abs(row["residual_mean_square"] - variances.mean() / SIGMA**2) < 4 * row["residual_mean_square_se"]
+        assert (
+            abs(row[f"coverage_{k}sigma"] - within(k, variances, SIGMA**2)) < 4 * row[f"coverage_{k}sigma_image_se"] + 1e-5
+        )
+    assert abs(row["residual_mean_square"] - variances.mean() / SIGMA**2) < 4 * row["residual_mean_square_image_se"]
 
 
 @pytest.mark.parametrize("beta", (1.0, 4.0, 14.0))
@@ -153,7 +155,7 @@ def test_the_optimal_sigma_gives_residuals_of_mean_square_1_at_every_beta(beta):
     sigma = float(np.sqrt(found["squared_error"].mean(dtype=float)))
     assert sigma**2 == pytest.approx(residual_variances(beta).mean(), rel=0.02)
     row, _ = measured(beta, sigma)
-    assert abs(row["residual_mean_square"] - 1) < 4 * row["residual_mean_square_se"] / math.sqrt(DRAWS) + 2e-3
+    assert abs(row["residual_mean_square"] - 1) < 4 * row["residual_mean_square_image_se"] / math.sqrt(DRAWS) + 2e-3
 
 
 def test_the_pit_of_a_calibrated_model_is_uniform():

@@ -1,5 +1,7 @@
 """PCA against scikit-learn and against what its eigenvalues say."""
 
+import math
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -154,3 +156,13 @@ def test_no_sigma_is_optimal_without_noise():
     assert closed_form.linear_vae(x, 1).sigma2 == 4 / 3
     with pytest.raises(ValueError, match="no learned sigma is optimal"):
         closed_form.linear_vae(x, 2)
+
+
+def test_moments_of_bits_are_those_of_many_draws():
+    generator = np.random.default_rng(0)
+    p = generator.uniform(size=(20, 5))
+    bits = (generator.uniform(size=(20_000, 20, 5)) < p).reshape(-1, 5).astype(float)
+    drawn, expected = closed_form.moments(bits), closed_form.bit_moments(p)
+    # 400,000 rows of variance at most 1/4.
+    np.testing.assert_allclose(drawn.mean, expected.mean, atol=5 * 0.5 / math.sqrt(400_000))
+    np.testing.assert_allclose(drawn.covariance, expected.covariance, atol=5 * 0.25 / math.sqrt(400_000))

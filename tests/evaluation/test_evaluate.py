@@ -199,6 +199,80 @@ def test_padding_is_never_counted(batch_size):
     assert abs(vae["distortion"] - exact("test", 0.5).distortion) < 4 * vae["distortion_se"]
 
 
+# Everything that is estimated beside the bounds.
+ALL = {
+    "samples": 8,
+    "valid": True,
+    "importance_samples": 60,
+    "importance_splits": ("train", "valid", "test"),
+    "aggregate_samples": 40,
+    "ais_temperatures": 8,
+    "ais_chains": 8,
+    "ais_images": 500,
+    "gradient_samples": 8,
+    "calibration_samples": 4,
+}
+
+
+def everything(which: slice = slice(2, 3), **fields) -> list[tuple[dict, dict]]:
+    """(row, arrays) of some of the runs, with every estimate there is, also of a validation split."""
+    splits = dataset().splits
+    more = dataclasses.replace(dataset(), splits=splits | {"valid": splits["test"].take(np.arange(17))})
+    return evaluated_by(dataclasses.replace(planned(20)[1], **ALL | fields), more, which)
+
+
+def test_no_estimate_sees_padding(monkeypatch):
+    real = data.batches
+
+    def padded_with_nan(images, size):
+        batches, mask = real(images, size)
+        batches[~mask] = np.nan
+        return batches, mask
+
+    monkeypatch.setattr(data, "batches", padded_with_nan)
+    ((row, arrays),) = everything()
+    assert all(math.isfinite(value) for value in row.values())
+    assert {name: row[name] for name in row if name.startswith("ais")} == {
+        name: value for name, value in everything(ais_images=53)[0][0].items() if name.startswith("ais")
+    }
+    assert all(np.isfinite(array).all() for array in arrays.values())
+
+
+REPEATED = 24
+
+
+def ratios(found: list[dict]) -> dict[str, float]:
+    """For each error of a column over draws: how far the column spreads over seeds, in units of what the error says."""
+    errors = [name for name in found[0] if name.endswith("_se") and not name.endswith("_image_se")]
+    return {
+        name: np.std([row[name.removesuffix("_se")] for row in found], ddof=1) / np.mean([row[name] for row in found])
+        for name in errors
+    }
+
+
+def repeated(count: int, **fields) -> list[dict]:
+    """Rows that differ in their seed alone."""
+    weights = objectives.Weights(*np.ones((3, count), np.float32))
+    same = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (count, *np.shape(leaf))), (variables(), np.float32(SIGMA)))
+    spec = dataclasses.replace(planned(20)[1], **ALL | {"valid": False, "importance_splits": ("test",)} | fields)
+    return [row for row, _ in evaluation.evaluate(planned(20)[0], spec, *same, weights, np.arange(count), dataset())]
+
+
+def test_errors_are_those_of_repetition():
+    """Standard deviations of so many values and errors lie within a half of the true ones."""
+    found = ratios(repeated(REPEATED))
+    assert len(found) == 16
+    assert {name: ratio for name, ratio in found.items() if not 0.55 < ratio < 1.6} == {}
+
+
+@pytest.mark.stress
+@pytest.mark.parametrize("images", [20, 53])
+def test_errors_are_those_of_a_hundred_repetitions(images):
+    """Also where the rate is taken apart for all images, or for some."""
+    found = ratios(repeated(100, aggregate_samples=images))
+    assert {name: ratio for name, ratio in found.items() if not 0.8 < ratio < 1.3} == {}
+
+
 def test_draws_come_from_the_seed():
     assert len({rows()[run]["distortion"] for run in VAES}) == SEEDS
 
@@ -291,8 +365,9 @@ def optimum():
 def estimated(samples: int = 40, tilt: float = 0.0) -> dict:
     """The row of the exact optimum with sigma fixed to its own; `tilt` turns its first direction towards the last."""
     exact, (model, spec) = optimum(), planned(20)
-    drawn = dict.fromkeys(("samples", "importance_samples", "aggregate_samples", "gradient_samples"), samples)
-    annealing = {"ais_temperatures": 20, "ais_chains": 2, "ais_images": samples} if samples > 1 else {}
+    drawn = dict.fromkeys(("samples", "aggregate_samples", "gradient_samples"), samples)
+    drawn["importance_samples"] = 60 if samples > 1 else 1
+    annealing = {"ais_temperatures": 20, "ais_chains": 4, "ais_images": samples} if samples > 1 else {}
     if tilt == 0:
         spec = dataclasses.replace(spec, importance_splits=("train", "test"), **drawn, **annealing)
     directions = np.linalg.svd(exact.weights)[0]
@@ -362,7 +437,7 @@ def test_columns_of_annealing():
     assert (
         row["ais_bound"] < optimum().log_prob(dataset().images("test")[:40].astype(float)).mean() + 4 * row["ais_bound_se"]
     )
-    assert 1 <= row["ais_effective_samples"] <= 2 + 1e-5
+    assert 1 <= row["ais_effective_samples"] <= 4 + 1e-5
     assert 0 < row["gradient_variance_reparameterized"] < row["gradient_variance_score"]
 
 
@@ -392,6 +467,25 @@ def test_one_draw_has_no_standard_error():
         assert math.isfinite(row[name])
     assert row["gradient_variance_score"] is row["gradient_variance_reparameterized"] is None
     assert all(value is not None for name, value in row.items() if not name.endswith("_se") and "gradient" not in name)
+
+
+# Closed-form rows
+
+
+def test_baselines_of_bits_that_are_drawn_afresh_do_not_depend_on_one_draw():
+    """The optimum of the expected second moments; its row is measured on the bits that runs are measured on."""
+    generator = np.random.default_rng(0)
+    pixels = {name: generator.integers(0, 256, (size, 6)).astype(np.uint8) for name, size in (("train", 70), ("test", 40))}
+    splits = {name: data.Split(array) for name, array in pixels.items()}
+    dynamic = data.Dataset(splits, data.ImageSpec((6,), 255, True), 0)
+    p, test = pixels["train"] / 255, dynamic.images("test").astype(float)
+    second = (p[:, :, None] * p[:, None]).mean(axis=0) + np.diag((p * (1 - p)).mean(axis=0))
+    mean = p.mean(axis=0)
+    top = np.linalg.eigh(second - np.outer(mean, mean))[1][:, -2:]
+    residual = (test - mean) - (test - mean) @ top @ top.T
+    row = columns.of_baseline("pca", dynamic, 2, 1.0, None)
+    assert row["mse"] == pytest.approx(np.square(residual).mean(), rel=1e-6)
+    assert columns.of_baseline("ppca", dynamic, 2, 1.0, None)["sigma"] > 0
 
 
 # Nearest neighbours

@@ -152,13 +152,13 @@ def columns(found: dict[str, np.ndarray]) -> dict[str, float]:
     names = [*SIGMAS, *others]
     row: dict[str, float] = {}
     for name, mean, error in zip(names, numbers.mean(axis=0, dtype=float), bootstrap(numbers), strict=True):
-        row |= {name: float(mean), f"{name}_se": float(error)}
+        row |= {name: float(mean), f"{name}_image_se": float(error)}
     reliability = coverage(found["pit"])[:, : len(LEVELS)].mean(axis=0, dtype=float)
     row["calibration_error"] = float(np.abs(reliability - LEVELS).mean())
     for way in ("predictive", "mean_code"):
         inside = coverage(found[f"{way}_pit"])[:, len(LEVELS) :]
         for name, mean, error in zip(SIGMAS, inside.mean(axis=0, dtype=float), bootstrap(inside), strict=True):
-            row |= {f"{way}_{name}": float(mean), f"{way}_{name}_se": float(error)}
+            row |= {f"{way}_{name}": float(mean), f"{way}_{name}_image_se": float(error)}
     return row
 
 

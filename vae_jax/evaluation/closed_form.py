@@ -9,6 +9,26 @@ Vectors = Float[np.ndarray, "n d"]
 
 
 @dataclasses.dataclass(frozen=True)
+class Moments:
+    """First and second moments of vectors: all that the optima here depend on."""
+
+    mean: Float[np.ndarray, " d"]
+    covariance: Float[np.ndarray, "d d"]
+
+
+def moments(x: Vectors) -> Moments:
+    """Of the rows of `x`, with the covariance of N, not N - 1."""
+    centred = x - x.mean(axis=0)
+    return Moments(x.mean(axis=0), centred.T @ centred / len(x))
+
+
+def bit_moments(p: Vectors) -> Moments:
+    """Of bits drawn afresh again and again with the probabilities in the rows of `p`: E[x x'] = p p' + diag(p (1 - p))."""
+    fixed = moments(p)
+    return Moments(fixed.mean, fixed.covariance + np.diag((p * (1 - p)).mean(axis=0)))
+
+
+@dataclasses.dataclass(frozen=True)
 class PCA:
     """The `latents` directions of largest variance: `mean` [d], orthonormal `components` [latents, d]."""
 
@@ -22,9 +42,10 @@ class PCA:
         return self.mean + z @ self.components
 
 
-def pca(x: Vectors, latents: int) -> PCA:
-    """PCA of the rows of `x`; with `latents` above the dimension, all directions there are."""
-    return PCA(x.mean(axis=0), spectrum(x)[1][:, :latents].T)
+def pca(x: Vectors | Moments, latents: int) -> PCA:
+    """PCA of the rows of `x`, or of their moments; with `latents` above the dimension, all directions there are."""
+    data = _moments(x)
+    return PCA(data.mean, spectrum(data)[1][:, :latents].T)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,15 +87,18 @@ class LinearVAE:
         return -0.5 * (d * np.log(2 * np.pi) + log_det + quadratic / self.sigma2)
 
 
-def spectrum(x: Vectors) -> tuple[Float[np.ndarray, " d"], Float[np.ndarray, "d d"]]:
+def _moments(x: Vectors | Moments) -> Moments:
+    return x if isinstance(x, Moments) else moments(x)
+
+
+def spectrum(x: Vectors | Moments) -> tuple[Float[np.ndarray, " d"], Float[np.ndarray, "d d"]]:
     """Eigenvalues of the covariance (of N, not N - 1), largest first, and its eigenvectors as columns."""
-    centred = x - x.mean(axis=0)
-    values, vectors = np.linalg.eigh(centred.T @ centred / len(x))
+    values, vectors = np.linalg.eigh(_moments(x).covariance)
     return np.clip(values[::-1], 0, None), vectors[:, ::-1]
 
 
-def linear_vae(x: Vectors, latents: int, beta: float = 1.0, sigma2: float | None = None) -> LinearVAE:
-    """What a linear beta-VAE trained on `x` converges to; with `sigma2` None, the learned one.
+def linear_vae(x: Vectors | Moments, latents: int, beta: float = 1.0, sigma2: float | None = None) -> LinearVAE:
+    """What a linear beta-VAE trained on `x` (rows, or their moments) converges to; with `sigma2` None, the learned one.
 
     Direction i is used where lambda_i > theta = beta * sigma2, with |w_i|^2 = lambda_i - theta, posterior variance
     theta / lambda_i, squared error theta and rate log(lambda_i / theta) / 2: Gaussian reverse water-filling.
@@ -82,14 +106,15 @@ def linear_vae(x: Vectors, latents: int, beta: float = 1.0, sigma2: float | None
     Raises:
       ValueError: no sigma2 is optimal (as many latents as dimensions, or beta too large for a learned one).
     """
-    values, vectors = spectrum(x)
+    data = _moments(x)
+    values, vectors = spectrum(data)
     if sigma2 is None:
         sigma2 = _learned_sigma2(values, latents, beta)
     theta = beta * sigma2
     used = np.maximum(values[:latents] - theta, 0)
     kept = np.maximum(values[:latents], theta)
     directions = vectors[:, :latents]
-    return LinearVAE(x.mean(axis=0), directions * np.sqrt(used), (directions * np.sqrt(used) / kept).T, theta / kept, sigma2)
+    return LinearVAE(data.mean, directions * np.sqrt(used), (directions * np.sqrt(used) / kept).T, theta / kept, sigma2)
 
 
 def _learned_sigma2(values: Float[np.ndarray, " d"], latents: int, beta: float) -> float:

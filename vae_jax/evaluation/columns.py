@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from vae_jax.core import schema
 from vae_jax.data import dataset as data
-from vae_jax.evaluation import calibration, closed_form
+from vae_jax.evaluation import calibration, closed_form, estimators
 from vae_jax.models import likelihoods
 from vae_jax.models.vae import ModelSpec
 from vae_jax.training import objectives
@@ -98,8 +98,7 @@ def reference(dataset: data.Dataset, images: dict[str, np.ndarray], model: Model
     test = moments(images["test"]) if spec.decoded else None
     spectrum = principal = None
     if model.decoder == "linear":
-        train = images["train"].reshape(len(images["train"]), -1).astype(float)
-        spectrum, axes = closed_form.spectrum(train)
+        spectrum, axes = closed_form.spectrum(training_moments(dataset))
         principal = axes[:, : model.latents].T
     return Reference({split: dataset.splits[split].labels for split in ("train", "test")}, test, spectrum, principal)
 
@@ -196,42 +195,62 @@ def _scale_columns(found: dict, weights: objectives.Weights, kind: str) -> dict[
     return row
 
 
+ENOUGH = 50  # draws of an importance bound, from which on its error can be told (`./scripts/test --stress` tries it)
+
+
 def _importance_columns(found: dict, spec: EvalConfig) -> dict[str, float | None]:
     row: dict[str, float | None] = {}
-    for split, (bound, variance) in found["importance"].items():
+    for split, bound in found["importance"].items():
         name = f"{'' if split == 'test' else split + '_'}importance_bound"
-        row |= {name: _mean(bound), f"{name}_se": _drawn_error(variance, spec.importance_samples)}
+        error = estimators.extrapolated_error(bound) if spec.importance_samples >= ENOUGH else None
+        row |= {name: _mean(bound.value), f"{name}_se": error}
     return row
 
 
 def _rate_columns(found: dict, spec: EvalConfig) -> dict[str, float | None]:
     """The rate taken apart. Its mutual information cannot pass log(aggregate_images)."""
-    parts = found["rate_parts"]
+    parts, again, images = found["rate_parts"], found["rate_parts_again"], len(found["test"]["mean"])
     row: dict[str, float | None] = {}
     for name, values in parts.items():
         column = "sampled_rate" if name == "rate" else name
-        row |= {column: _mean(values), f"{column}_se": _standard_error(values)}
-    return row | {"aggregate_images": len(found["test"]["mean"])}
+        row |= {column: _mean(values), f"{column}_se": _sampled_error(values, again[name], images)}
+    return row | {"aggregate_images": images}
+
+
+def _sampled_error(values: np.ndarray, again: np.ndarray, images: int) -> float | None:
+    """Standard error of the mean of one draw each of n random images out of N, from second draws of some of them.
+
+    The images that are drawn are without replacement: of all N, nothing but the draws of z varies.
+    """
+    count = len(values)
+    if count < 2:
+        return None
+    within = float(np.square(values[: len(again)].astype(float) - again).mean()) / 2
+    return math.sqrt(max(values.var(dtype=float, ddof=1), within) * (1 / count - 1 / images) + within / images)
 
 
 def _ais_columns(found: dict, spec: EvalConfig) -> dict[str, float | None]:
     ais = found["ais"]
-    means = {"ais_bound": ais["test"]["bound"], "bdmc_lower": ais["lower"]["bound"], "bdmc_upper": ais["upper"]["bound"]}
-    means["bdmc_gap"] = means["bdmc_upper"] - means["bdmc_lower"]
-    row: dict[str, float | None] = {}
-    for name, values in means.items():
+    bounds = {name: ais[name]["bound"].value for name in ais}
+    row = {
+        "ais_bound": _mean(bounds["test"]),
+        "ais_bound_se": estimators.extrapolated_error(ais["test"]["bound"]),
+        "ais_bound_image_se": _standard_error(bounds["test"]),
+    }
+    # Their images are drawn as well: the error over images is that over draws.
+    simulated = {"bdmc_lower": bounds["lower"], "bdmc_upper": bounds["upper"], "bdmc_gap": bounds["upper"] - bounds["lower"]}
+    for name, values in simulated.items():
         row |= {name: _mean(values), f"{name}_se": _standard_error(values)}
     return row | {f"ais_{name}": _mean(ais["test"][name]) for name in ("effective_samples", "acceptance")}
 
 
 def _gradient_columns(found: dict, spec: EvalConfig) -> dict[str, float | None]:
     row: dict[str, float | None] = {}
-    for name, variance in found["gradients"].items():
-        known = variance if spec.gradient_samples > 1 else None
-        column = f"gradient_variance_{name}"
+    for name, moment in found["gradients"].items():
+        column, samples = f"gradient_variance_{name}", spec.gradient_samples
         row |= {
-            column: None if known is None else _mean(known),
-            f"{column}_se": None if known is None else _standard_error(known),
+            column: _mean(moment["variance"]) if samples > 1 else None,
+            f"{column}_se": _drawn_error(moment["error"], samples) if samples > 3 else None,
         }
     return row
 
@@ -266,6 +285,14 @@ def knn_accuracy(train: np.ndarray, train_labels: np.ndarray, test: np.ndarray, 
     return float(KNeighborsClassifier(min(5, len(train))).fit(train, train_labels).score(test, test_labels))
 
 
+def training_moments(dataset: data.Dataset) -> closed_form.Moments:
+    """Of what is trained on: where bits are drawn afresh in each step, their expectation over the draws."""
+    split = dataset.splits["train"]
+    if dataset.spec.dynamic:
+        return closed_form.bit_moments(data.to_unit(split.pixels, dataset.spec.levels).reshape(len(split), -1).astype(float))
+    return closed_form.moments(dataset.images("train").reshape(len(split), -1).astype(float))
+
+
 def of_baseline(name: str, dataset: data.Dataset, latents: int, beta: float, sigma: float | None) -> dict | None:
     """The columns of `of_run` that a closed form has, fitted on the training split; None where it has no optimum.
 
@@ -277,16 +304,17 @@ def of_baseline(name: str, dataset: data.Dataset, latents: int, beta: float, sig
       sigma: of "ppca"; None is learned.
     """
     x = {split: dataset.images(split).reshape(len(dataset.splits[split]), -1).astype(float) for split in ("train", "test")}
+    fitted_to = training_moments(dataset)
     if name == "ppca":
         try:
-            fitted = closed_form.linear_vae(x["train"], latents, beta, None if sigma is None else sigma**2)
+            fitted = closed_form.linear_vae(fitted_to, latents, beta, None if sigma is None else sigma**2)
         except ValueError:
             return None
         if sigma is None and fitted.sigma2 < likelihoods.SIGMA_FLOOR**2:
             return None  # a decoder's sigma cannot go there
         test, train = (_linear_columns(fitted, x[split], beta) for split in ("test", "train"))
     else:
-        pca = closed_form.pca(x["train"], latents)
+        pca = closed_form.pca(fitted_to, latents)
         test, train = ({"mse": float(np.mean(np.square(x[s] - pca.decode(pca.encode(x[s])))))} for s in ("test", "train"))
         labels = {split: dataset.splits[split].labels for split in ("train", "test")}
         if labels["train"] is not None and labels["test"] is not None:

@@ -27,6 +27,7 @@ from vae_jax.models.vae import VAE, ModelSpec, Posterior, reparameterize
 from vae_jax.system import memory, runs
 from vae_jax.training import objectives
 
+TWICE = 256  # images of which the rate is taken apart a second time
 BLOCK = 16  # runs whose arrays are on the host at a time
 
 
@@ -172,14 +173,14 @@ def _measure(model: ModelSpec, spec: EvalConfig, sizes: dict[str, int], run, spl
     if spec.importance_samples:
         found["importance"] = _importance(trained, spec, sizes, splits)
     if spec.aggregate_samples:
-        found["rate_parts"] = _rate_parts(trained, spec, found["test"])
+        found["rate_parts"], found["rate_parts_again"] = _rate_parts(trained, spec, found["test"])
     if spec.ais_temperatures:
-        found["ais"] = _ais(trained, spec, splits["test"])
+        found["ais"] = _ais(trained, spec, _flat(splits["test"], min(sizes["test"], spec.ais_images)))
     if spec.gradient_samples:
         x = splits["test"][0][: sizes["test"]]
         key = trained.key(Purpose.GRADIENTS)
         moments = estimators.gradient_moments(trained.vae, x, trained.posterior(x), key, sigma, spec.gradient_samples)
-        found["gradients"] = {name: moment.variance for name, moment in moments.items()}
+        found["gradients"] = {name: {"variance": each.variance, "error": each.error} for name, each in moments.items()}
     if is_calibrated(model, spec):
         for split, checked in _calibration(trained, spec, sizes, splits).items():
             found[split]["calibration"] = checked
@@ -259,7 +260,7 @@ def _flat(batches: Float[Array, "batches batch *rest"], count: int) -> Float[Arr
     return batches.reshape(-1, *batches.shape[2:])[:count]
 
 
-def _importance(trained: Trained, spec: EvalConfig, sizes: dict[str, int], splits: dict) -> dict[str, tuple]:
+def _importance(trained: Trained, spec: EvalConfig, sizes: dict[str, int], splits: dict) -> dict[str, estimators.Estimate]:
     def batch_bound(args):
         x, key = args
         return estimators.importance_bound(trained.vae, x, trained.posterior(x), key, trained.sigma, spec.importance_samples)
@@ -267,30 +268,35 @@ def _importance(trained: Trained, spec: EvalConfig, sizes: dict[str, int], split
     found = {}
     for name in spec.importance_splits:
         each = trained.batch_keys(splits[name], Purpose.IMPORTANCE, Purpose[name.upper()])
-        found[name] = tuple(_flat(leaf, sizes[name]) for leaf in lax.map(batch_bound, (splits[name], each)))
+        batches = lax.map(batch_bound, (splits[name], each))
+        found[name] = jax.tree.map(lambda leaf, size=sizes[name]: _flat(leaf, size), batches)
     return found
 
 
-def _rate_parts(trained: Trained, spec: EvalConfig, test: dict) -> dict:
+def _rate_parts(trained: Trained, spec: EvalConfig, test: dict) -> tuple[dict, dict]:
+    """The rate of a draw from each of some images taken apart; and of a second draw, for the error."""
     posterior = Posterior(test["mean"], test["log_var"])
     order = random.permutation(trained.key(Purpose.AGGREGATE, 0), len(test["mean"]))[: spec.aggregate_samples]
-    own = Posterior(posterior.mean[order], posterior.log_var[order])
-    z = reparameterize(trained.key(Purpose.AGGREGATE, 1), own)
     prior = trained.vae.prior()
-    parts = estimators.rate_parts(posterior, own, z, prior)._asdict()
-    parts["aggregate_kl"] = parts["total_correlation"] + parts["dimension_wise_kl"]  # KL(q(z) || p(z))
-    if not prior.has_independent_latents:
-        del parts["dimension_wise_kl"]  # latents that are not independent under the prior have no KL each
-    return parts
+
+    def of(order, draw):
+        own = Posterior(posterior.mean[order], posterior.log_var[order])
+        z = reparameterize(trained.key(Purpose.AGGREGATE, draw), own)
+        parts = estimators.rate_parts(posterior, own, z, prior)._asdict()
+        parts["aggregate_kl"] = parts["total_correlation"] + parts["dimension_wise_kl"]  # KL(q(z) || p(z))
+        if not prior.has_independent_latents:
+            del parts["dimension_wise_kl"]  # latents that are not independent under the prior have no KL each
+        return parts
+
+    return of(order, 1), of(order[:TWICE], 2)
 
 
-def _ais(trained: Trained, spec: EvalConfig, test: Float[Array, "batches batch *shape"]) -> dict:
+def _ais(trained: Trained, spec: EvalConfig, test: Float[Array, "n *shape"]) -> dict:
     """AIS on test images; on as many simulated ones AIS and reverse AIS, which bracket log p of those."""
-    x = test.reshape(-1, *test.shape[2:])[: spec.ais_images]
     settings = (trained.sigma, spec.ais_temperatures, spec.ais_chains)
-    simulated, z = estimators.simulate(trained.vae, trained.key(Purpose.AIS, 0), spec.ais_images, trained.sigma)
+    simulated, z = estimators.simulate(trained.vae, trained.key(Purpose.AIS, 0), len(test), trained.sigma)
     return {
-        "test": estimators.ais(trained.vae, x, trained.key(Purpose.AIS, 1), *settings)._asdict(),
+        "test": estimators.ais(trained.vae, test, trained.key(Purpose.AIS, 1), *settings)._asdict(),
         "lower": estimators.ais(trained.vae, simulated, trained.key(Purpose.AIS, 2), *settings)._asdict(),
         "upper": estimators.reverse_ais(trained.vae, simulated, z, trained.key(Purpose.AIS, 3), *settings)._asdict(),
     }
