@@ -209,7 +209,7 @@ ALL = {
     "ais_temperatures": 8,
     "ais_chains": 8,
     "ais_images": 500,
-    "gradient_samples": 8,
+    "gradient_samples": 400,
     "calibration_samples": 4,
 }
 

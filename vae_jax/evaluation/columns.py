@@ -195,7 +195,7 @@ def _scale_columns(found: dict, weights: objectives.Weights, kind: str) -> dict[
     return row
 
 
-ENOUGH = 50  # draws of an importance bound, from which on its error can be told (`./scripts/test --stress` tries it)
+ENOUGH = 50  # draws from which on the error of an importance bound and of a gradient variance can be told
 
 
 def _importance_columns(found: dict, spec: EvalConfig) -> dict[str, float | None]:
@@ -250,7 +250,7 @@ def _gradient_columns(found: dict, spec: EvalConfig) -> dict[str, float | None]:
         column, samples = f"gradient_variance_{name}", spec.gradient_samples
         row |= {
             column: _mean(moment["variance"]) if samples > 1 else None,
-            f"{column}_se": _drawn_error(moment["error"], samples) if samples > 3 else None,
+            f"{column}_se": _drawn_error(moment["error"], samples) if samples >= ENOUGH else None,
         }
     return row
 
