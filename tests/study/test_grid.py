@@ -124,7 +124,7 @@ def test_flatten_keeps_order_and_makes_tuples():
     ],
 )
 def test_texts_are_read_by_the_type_of_their_field(key, text, values):
-    read = [run.config[key] for run in runs_of((key, text), data__name="mnist")]
+    read = [run.config[key] for run in runs_of((key, text), data__name="mnist", model__likelihood="gaussian")]
     assert read == values
     assert [type(value) for value in read] == [type(value) for value in values]
 
@@ -378,7 +378,7 @@ def test_objectives_that_mean_nothing(changed, said):
 def test_what_a_weight_is_where_it_has_no_effect_is_its_default():
     assert all(field.unused in (None, field.default) for field in FIELDS.values())
     for kind in objectives.OBJECTIVES:
-        runs_of(objective__kind=kind)
+        runs_of(objective__kind=kind, objective__distortion_target=20.0 if kind == "geco" else 0.0)
 
 
 @pytest.mark.parametrize(
@@ -487,6 +487,45 @@ def test_sigma_is_not_read_where_the_likelihood_has_none():
     spec, hyperparams = planning.specify(run, images(200))
     assert spec.model.sigma == ""
     assert hyperparams.sigma == 1.0
+
+
+@pytest.mark.parametrize(
+    ("sweep", "fields", "said"),
+    [
+        (("model.sigma", "0.1,0.5"), {}, "(model.sigma=0.1): model.sigma has no effect with model.likelihood=bernoulli"),
+        (("model.prior_components", "5,50"), {}, "model.prior_components has no effect with model.prior=normal"),
+        (
+            ("model.hidden", "(8,),(9,)"),
+            {"model__encoder": "linear", "model__decoder": "linear"},
+            "model.hidden has no effect with model.encoder=linear, model.decoder=linear",
+        ),
+    ],
+)
+def test_runs_that_differ_in_what_they_do_not_use(sweep, fields, said):
+    message = refusal(sweep, **fields)
+    assert message.startswith("two runs are equal (")
+    assert message.endswith(f"{said}; should have one value")
+
+
+def test_runs_of_which_one_uses_what_they_differ_in():
+    runs_of(("model.sigma", "0.1,0.5"), model__likelihood="gaussian")
+    runs_of(("model.prior_components", "5,50"), model__prior="vamp")
+    runs_of(("model.hidden", "(8,),(9,)"), model__encoder="linear")
+    assert "model.likelihood=bernoulli" in refusal(("model.likelihood", "gaussian,bernoulli"), ("model.sigma", "0.1,0.5"))
+
+
+def test_a_constraint_without_a_target():
+    message = refusal(objective__kind="geco")
+    assert message.startswith("objective.distortion_target=0 with objective.kind=geco: is not set; should be the distortion")
+    runs_of(objective__kind="geco", objective__distortion_target=-3.0)
+
+
+def test_a_run_with_the_name_of_a_baseline():
+    said = "name=pca: is the name of a row of baselines; should be another"
+    assert refusal(name="pca", baselines=("pca",)) == said
+    assert refusal(("name", "vae,pca"), baselines=("pca",)) == said
+    runs_of(name="pca")
+    runs_of(name="ppca", baselines=("pca",))
 
 
 # Rules that need the data

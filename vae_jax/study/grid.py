@@ -67,7 +67,9 @@ def expand(config: Mapping, sweep: Sweep | None = None, sweeps: Sweeps = ()) -> 
         run = Run(flat | row, {key: (flat | row)[key] for key in keys if key not in ("name", "seed")})
         rules.check(run.config)
         runs.append(run)
-    rules.check_sources([run.config for run in runs], keys)
+    configs = [run.config for run in runs]
+    rules.check_sources(configs, keys)
+    rules.check_names(configs)
     _check_distinct(runs, product)
     return runs
 
@@ -81,13 +83,17 @@ def _product(rows: list[Flat], sweeps: list[tuple[str, list[Value]]]) -> list[Fl
 
 
 def _check_distinct(runs: Sequence[Run], product: Sequence[Flat]) -> None:
-    """No two runs with the same settings: they would have the same results."""
-    seen: dict[tuple, Flat] = {}
-    for run, row in zip(runs, product, strict=True):
-        first = seen.setdefault(tuple(run.config.items()), row)
-        if first is not row:
-            settings = ", ".join(f"{key}={value}" for key, value in first.items()) or "the config alone"
+    """No two runs with the same settings, or that differ only in what they do not use: they would have the same results."""
+    seen: dict[tuple, int] = {}
+    for number, run in enumerate(runs):
+        first = seen.setdefault(tuple(rules.effective(run.config).items()), number)
+        if first == number:
+            continue
+        settings = ", ".join(f"{key}={value}" for key, value in product[first].items()) or "the config alone"
+        if run.config == runs[first].config:
             raise errors.UserError(f"two runs are equal: {settings}; give each value once")
+        why = rules.without_effect(runs[first].config, run.config)
+        raise errors.UserError(f"two runs are equal ({settings}): {why}; should have one value")
 
 
 def resolve(

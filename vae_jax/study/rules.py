@@ -32,6 +32,19 @@ def check(config: Flat) -> None:
         rule(config)
 
 
+def check_data(config: Flat, dataset: Dataset) -> None:
+    """Every rule that needs the data.
+
+    Raises:
+      UserError: a run that cannot be built for data of this size, shape or range.
+    """
+    for rule in DATA_RULES:
+        rule(config, dataset)
+
+
+# Of the runs of a study together
+
+
 def check_sources(configs: Sequence[Flat], set_by_grid: Collection[str]) -> None:
     """Refuse a place where no data set of the study is looked for; one that the grid sets is for its own run only."""
     names = {config["data.name"] for config in configs}
@@ -45,14 +58,39 @@ def check_sources(configs: Sequence[Flat], set_by_grid: Collection[str]) -> None
             )
 
 
-def check_data(config: Flat, dataset: Dataset) -> None:
-    """Every rule that needs the data.
+# Fields that not every run uses: who does, and the fields that decide it.
+USERS: dict[str, tuple[Callable[[Flat], bool], tuple[str, ...]]] = {
+    "model.sigma": (lambda config: bool(likelihoods.LIKELIHOODS[config["model.likelihood"]].sigmas), ("model.likelihood",)),
+    "model.hidden": (lambda config: not _is_linear(config), ("model.encoder", "model.decoder")),
+    "model.activation": (lambda config: not _is_linear(config), ("model.encoder", "model.decoder")),
+    "model.prior_components": (
+        lambda config: config["model.prior"] not in ("normal", "laplace", "student_t", "flow"),
+        ("model.prior",),
+    ),
+}
 
-    Raises:
-      UserError: a run that cannot be built for data of this size, shape or range.
-    """
-    for rule in DATA_RULES:
-        rule(config, dataset)
+
+def _is_linear(config: Flat) -> bool:
+    return config["model.encoder"] == config["model.decoder"] == "linear"
+
+
+def effective(config: Flat) -> Flat:
+    """`config` without the fields that its run does not use: runs that agree in it have the same results."""
+    return {key: value for key, value in config.items() if key not in USERS or USERS[key][0](config)}
+
+
+def without_effect(first: Flat, second: Flat) -> str:
+    """Why two runs with equal `effective` configs are equal, in words."""
+    key = next(key for key in first if first[key] != second[key])
+    return f"{key} has no effect with {', '.join(f'{field}={first[field]}' for field in USERS[key][1])}"
+
+
+def check_names(configs: Sequence[Flat]) -> None:
+    """Refuse a run with the name of a baseline's row: tables and figures could not tell them apart."""
+    baselines = {name for config in configs for name in config["baselines"]}
+    for config in configs:
+        if config["name"] in baselines:
+            raise errors.UserError(f"name={config['name']}: is the name of a row of baselines; should be another")
 
 
 # Without data
@@ -113,6 +151,16 @@ def free_bits_need_independent_latents(config: Flat) -> None:
     if config["objective.kind"] == "free_bits" and not prior.has_independent_latents:
         raise errors.UserError(
             f"objective.kind=free_bits with model.prior={config['model.prior']}: should be a prior of independent latents"
+        )
+
+
+def constraint_needs_a_target(config: Flat) -> None:
+    """The default says that none was set: no distortion of 0 nats is reached, and the multiplier would grow for ever."""
+    field = FIELDS["objective.distortion_target"]
+    if config["objective.kind"] == "geco" and config[field.key] == field.default:
+        raise errors.UserError(
+            f"{field.key}={field.default:g} with objective.kind=geco: is not set; should be the distortion to reach, in "
+            "nats per image"
         )
 
 
@@ -213,6 +261,7 @@ RULES: tuple[Callable[[Flat], object], ...] = (
     importance_weighted_bound_has_no_weights,
     schedules,
     cooling_needs_a_sigma,
+    constraint_needs_a_target,
     has_a_name,
 )
 
