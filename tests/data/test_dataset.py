@@ -140,6 +140,25 @@ def test_whitening():
     np.testing.assert_allclose(found["scale"], np.sqrt(largest), rtol=4 * np.finfo(np.float32).eps)
     flat = of_vectors(np.full((4, 3), 9, np.uint8)).statistics("whiten")
     assert all(np.isfinite(leaf).all() for leaf in flat.values())
+    assert flat["scale"] > 0
+
+
+def test_whitening_leaves_out_what_training_does_not_span():
+    """40 vectors of 64 numbers: 39 axes. What lies beside them changes neither the codes nor what is decoded."""
+    generator = np.random.default_rng(3)
+    train, test = (generator.normal(size=(count, 64)).astype(np.float32) for count in (40, 100))
+    splits = {"train": Split(train), "test": Split(test)}
+    dataset = Dataset(splits, ImageSpec((64,), 1, dynamic=False), 0)
+    found = dataset.statistics("whiten")
+    white = (train - found["mean"]) @ found["whiten"]
+    values = np.linalg.eigvalsh(white.astype(float).T @ white / 40)
+    np.testing.assert_allclose(values, [0] * 25 + [1] * 39, atol=1e-4)
+    _, _, axes = np.linalg.svd((train - train.mean(axis=0)).astype(float))
+    beside = (generator.normal(size=(100, 25)) @ axes[39:]).astype(np.float32)
+    np.testing.assert_allclose(beside @ found["whiten"], 0, atol=1e-4)
+    np.testing.assert_allclose(found["color"] @ axes[39:].T, 0, atol=1e-4)
+    # A test vector is as far from the mean as the training data are wide.
+    assert np.abs((test - found["mean"]) @ found["whiten"]).max() < 100
 
 
 @pytest.mark.parametrize(("count", "size"), [(10, 4), (8, 4), (3, 4), (1, 1), (5, 100)])

@@ -1,5 +1,6 @@
 """Image sets of TFDS: what is read, what is refused, and that nothing is downloaded or imported unasked."""
 
+import json
 import os
 import pathlib
 import shutil
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from vae_jax.core import errors
+from vae_jax.data import tfds
 from vae_jax.data.dataset import ImageSpec, load
 
 
@@ -106,18 +108,116 @@ def test_a_damaged_set(mnist, tmp_path, damage):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("key", ["pythonClassName", "python_class_name", "python\\u0043lassName"])
-def test_features_that_name_code_of_ours(tmp_path, monkeypatch, key):
-    """TFDS would import the module, and the working directory is on the path of `python -m`."""
-    prepared(tmp_path, "mnist")
-    (tmp_path / "trap.py").write_text("import pathlib; pathlib.Path('sprung').touch()")
-    features = f'{{"featuresDict": {{"features": {{"image": {{"{key}": "trap.Image"}}}}}}}}'
-    (tmp_path / "mnist" / "1.0.0" / "features.json").write_text(features)
+FEATURES = "tensorflow_datasets.core.features."
+DICT, TRAP = FEATURES + "features_dict.FeaturesDict", "trap.Image"
+LEGACY = {"type": TRAP, "content": {}}
+# Every way in which a features.json names a class that TFDS imports.
+FORMS = {
+    "current": {"pythonClassName": TRAP, "image": {}},
+    "of the protocol buffer": {"python_class_name": TRAP, "image": {}},
+    "legacy": LEGACY,
+    "nested": {"pythonClassName": DICT, "featuresDict": {"features": {"image": {"pythonClassName": TRAP, "image": {}}}}},
+    "nested legacy": {"type": DICT, "content": {"image": LEGACY}},
+    "a text of JSON": {"pythonClassName": DICT, "jsonFeature": {"json": json.dumps({"image": LEGACY})}},
+    "a text of a protocol buffer": {
+        "type": DICT,
+        "proto_cls": "tensorflow_datasets.FeaturesDict",
+        "content": json.dumps({"features": {"image": {"pythonClassName": TRAP, "image": {}}}}),
+    },
+    "a sequence": {
+        "type": FEATURES + "sequence_feature.Sequence",
+        "content": {"feature": LEGACY, "length": None},
+    },
+    "no module of its features": {"type": FEATURES + "../other.Image", "content": {}},
+    "another module of TFDS": {"type": "tensorflow_datasets.testing.Image", "content": {}},
+}
+
+
+@pytest.fixture
+def trap(tmp_path, monkeypatch) -> pathlib.Path:
+    """A module that leaves a trace: TFDS would import it, as the working directory is on the path of `python -m`."""
+    (tmp_path / "trap.py").write_text(f"import pathlib; pathlib.Path({str(tmp_path / 'sprung')!r}).touch()")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(errors.UserError, match=r"features\.json: names 'trap\.Image', which is no feature of TFDS"):
+    return tmp_path / "sprung"
+
+
+def with_features(root: pathlib.Path, text: str) -> None:
+    prepared(root, "mnist")
+    (root / "mnist" / "1.0.0" / "dataset_info.json").write_text('{"name": "mnist", "version": "1.0.0"}')
+    (root / "mnist" / "1.0.0" / "features.json").write_text(text)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_features_that_name_code(tmp_path, trap, form):
+    with_features(tmp_path, json.dumps(FORMS[form]))
+    with pytest.raises(
+        errors.UserError, match=r"names '.*', which is no feature of TFDS; nothing else is imported"
+    ) as caught:
         load("mnist", dir=str(tmp_path))
-    assert not (tmp_path / "sprung").exists()
+    assert "\n" not in str(caught.value)
+    assert not trap.exists()
+
+
+def test_features_that_name_code_in_escaped_letters(tmp_path, trap):
+    with_features(tmp_path, '{"python\\u0043lassName": "tr\\u0061p.Image", "image": {}}')
+    with pytest.raises(errors.UserError, match=r"names 'trap\.Image', which is no feature of TFDS"):
+        load("mnist", dir=str(tmp_path))
+    assert not trap.exists()
+
+
+def test_the_trap_works(tmp_path, trap):
+    """Without the guard each of these forms that names the trap imports it."""
+    import tensorflow_datasets
+
+    for form, features in FORMS.items():
+        if TRAP in json.dumps(features):
+            with_features(tmp_path / form, json.dumps(features))
+            with pytest.raises(ValueError, match="Unrecognized FeatureConnector"):
+                tensorflow_datasets.builder_from_directory(tmp_path / form / "mnist" / "1.0.0")
+            assert trap.exists(), form
+            trap.unlink()
+            del sys.modules["trap"]
+
+
+def names_of_versions(root: pathlib.Path, *names: str) -> None:
+    for name in names:
+        (root / name).mkdir(parents=True)
+        (root / name / "dataset_info.json").write_text("{}")
+
+
+def chosen(root: pathlib.Path, name: str) -> str:
+    import tensorflow_datasets
+
+    return str(tfds._prepared(tensorflow_datasets, name, root).relative_to(root))
+
+
+def test_versions_are_numbers(tmp_path):
+    names_of_versions(tmp_path, *(f"mnist/{version}" for version in ("3.0.1", "10.0.0", "9.12.0", "incomplete.ABC_3.0.1")))
+    assert chosen(tmp_path, "mnist") == "mnist/10.0.0"
+    assert chosen(tmp_path, "mnist/3.0.1") == "mnist/3.0.1"
+
+
+def test_the_default_config_is_the_builders(tmp_path):
+    names_of_versions(tmp_path, *(f"emnist/{config}/3.1.0" for config in ("balanced", "byclass", "mnist")))
+    assert chosen(tmp_path, "emnist") == "emnist/byclass/3.1.0"  # the first of EMNIST.BUILDER_CONFIGS
+    assert chosen(tmp_path, "emnist/mnist") == "emnist/mnist/3.1.0"
+    # What was written when it was prepared counts more.
+    (tmp_path / "emnist/.config").mkdir()
+    (tmp_path / "emnist/.config/metadata.json").write_text('{"default_config_name": "balanced"}')
+    assert chosen(tmp_path, "emnist") == "emnist/balanced/3.1.0"
+
+
+def test_the_only_config_that_is_prepared(tmp_path):
+    names_of_versions(tmp_path, "emnist/letters/3.0.0", "emnist/letters/3.1.0")
+    assert chosen(tmp_path, "emnist") == "emnist/letters/3.1.0"
+
+
+def test_configs_without_a_default(tmp_path):
+    names_of_versions(tmp_path, "emnist/letters/3.1.0", "emnist/mnist/3.1.0", "mine/a/1.0.0", "mine/b/1.0.0")
+    for name, configs in {"emnist": "emnist/letters, emnist/mnist", "mine": "mine/a, mine/b"}.items():
+        with pytest.raises(errors.UserError, match=f"^{name} is prepared in {tmp_path} as {configs}: name one of them"):
+            chosen(tmp_path, name)
 
 
 @pytest.mark.usefixtures("mnist")
@@ -126,7 +226,13 @@ def test_mnist():
     assert {name: len(split) for name, split in dataset.splits.items()} == {"train": 60_000, "test": 10_000}
     train = dataset.splits["train"]
     assert dataset.spec == ImageSpec((28, 28, 1), 255, dynamic=False)
+    assert dataset.source == {"tfds": "mnist/3.0.1"}
     assert train.pixels.dtype == np.uint8
+    # Whitened, test images lie about where training images do.
+    statistics, test = dataset.statistics("whiten"), dataset.images("test")
+    white = np.abs((test - statistics["mean"]).reshape(len(test), -1) @ statistics["whiten"]).max(axis=1)
+    assert np.median(white) < 3.5
+    assert white.max() < 200
     # The published mean of the training pixels is 0.1307, to four digits.
     assert abs(train.pixels.mean() / 255 - 0.1307) < 1e-4
     np.testing.assert_array_equal(np.bincount(train.labels), [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949])

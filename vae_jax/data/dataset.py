@@ -30,8 +30,11 @@ DATASETS: Registry[Source] = Registry(
         "npz": Source(npz.load, ("path",)),
     },
 )
-TFDS = Source(tfds.load, ("dir", "download"))  # every other name
+TFDS = Source(functools.partial(tfds.load, others=DATASETS), ("dir", "download"))  # every other name
 TEST_FRACTION = 0.2  # of a data set that has no test split
+# Whitening leaves out axes whose std is a smaller part of the largest. On MNIST, whose axes of smaller std are a few images
+# each, test images then lie no further out than training images do.
+UNSPANNED = 1e-3
 
 
 def source_of(name: str) -> Source:
@@ -90,7 +93,8 @@ class Dataset:
         Returns:
           {} for "none". Else `mean` [*shape] and `scale` [], the largest std of a pixel. "standardize": also `std` [*shape],
           where a pixel that never changes has the mean of all. "whiten": also `whiten` and `color` [pixels, pixels], to
-          principal axes of variance 1 and back; `scale` is then the largest std of an axis.
+          principal axes of variance 1 and back, without those that the training data do not span; `scale` is then the
+          largest std of an axis.
         """
         if normalize not in self._statistics:
             images = to_unit(self.splits["train"].pixels, self.spec.levels)
@@ -153,7 +157,10 @@ def _statistics(images: np.ndarray, normalize: str) -> dict[str, np.ndarray]:
     if normalize == "whiten":
         centred = (images - found["mean"]).reshape(len(images), -1)
         values, vectors = np.linalg.eigh(centred.T @ centred / len(images))
-        # An axis without variance is scaled like the smallest that still matters.
-        std = np.sqrt(np.maximum(values, max(values[-1], 1e-30) * 1e-8))
-        found |= {"scale": std[-1], "whiten": vectors / std, "color": (vectors * std).T}
+        std = np.sqrt(np.maximum(values, 0))
+        # What training does not span says nothing: there an image would be divided by rounding errors.
+        is_spanned = std > UNSPANNED * std[-1]
+        inverse = np.where(is_spanned, 1 / np.where(is_spanned, std, 1), 0)
+        color = vectors * np.where(is_spanned, std, 0)
+        found |= {"scale": std[-1] or 1.0, "whiten": vectors * inverse, "color": color.T}
     return {name: np.asarray(array, np.float32) for name, array in found.items()}

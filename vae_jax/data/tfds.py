@@ -1,9 +1,11 @@
 """Image sets of TensorFlow Datasets, read from their prepared files without TensorFlow."""
 
+import contextlib
 import json
 import os
 import pathlib
 import re
+from collections.abc import Collection, Iterator
 
 import numpy as np
 from jaxtyping import Int
@@ -11,11 +13,16 @@ from jaxtyping import Int
 from vae_jax.core import errors
 from vae_jax.data.source import DataConfig, Loaded, Split
 
-FEATURES = "tensorflow_datasets.core.features."
+OWN_FEATURE = r"tensorflow_datasets\.core\.features(\.\w+)+"
 
 
-def load(config: DataConfig) -> Loaded:
-    """The set `config.name` in `config.dir`; with `config.download` it is fetched and prepared where it is missing."""
+def load(config: DataConfig, others: Collection[str] = ()) -> Loaded:
+    """The set `config.name` in `config.dir`; with `config.download` it is fetched and prepared where it is missing.
+
+    A name may go on with a config and a version ("emnist/balanced/3.0.0"). Without a config it is the set's default one,
+    without a version the highest that is prepared; the description of what is loaded says which. `others` are the names
+    that do not come here, for messages.
+    """
     name = config.name
     try:
         import tensorflow_datasets
@@ -24,14 +31,15 @@ def load(config: DataConfig) -> Loaded:
 
     root = pathlib.Path(config.dir or os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser()
     try:
-        builder = _builder(tensorflow_datasets, name, root, config.download)
-        image, label = _features(name, builder)
-        if builder.info.file_format.name != "ARRAY_RECORD":
-            raise errors.UserError(
-                f"{name} in {root} is prepared as {builder.info.file_format.value}, which only TensorFlow reads; "
-                'prepare it with file_format="array_record"'
-            )
-        splits = {key: _split(builder, key, image, label) for key in ("train", "test") if key in builder.info.splits}
+        with _only_own_features(tensorflow_datasets, root):
+            builder = _builder(tensorflow_datasets, name, root, config.download, others)
+            image, label = _features(name, builder)
+            if builder.info.file_format.name != "ARRAY_RECORD":
+                raise errors.UserError(
+                    f"{name} in {root} is prepared as {builder.info.file_format.value}, which only TensorFlow reads; "
+                    'prepare it with file_format="array_record"'
+                )
+            splits = {key: _split(builder, key, image, label) for key in ("train", "test") if key in builder.info.splits}
     except errors.UserError:
         raise
     except Exception as error:  # whatever TFDS and its readers raise on a damaged file
@@ -39,22 +47,44 @@ def load(config: DataConfig) -> Loaded:
         raise errors.UserError(f"{name} in {root} cannot be read ({type(error).__name__}: {first})") from error
     if "train" not in splits:
         raise errors.UserError(f"{name} has no split 'train', only {', '.join(builder.info.splits)}")
-    return Loaded(splits["train"], splits.get("test"), 255)
+    return Loaded(splits["train"], splits.get("test"), 255, {"tfds": builder.info.full_name})
 
 
-def _builder(tfds, name: str, root: pathlib.Path, download: bool):
+@contextlib.contextmanager
+def _only_own_features(tfds, root: pathlib.Path) -> Iterator[None]:
+    """While it lasts, TFDS imports no code for a feature but its own.
+
+    TFDS imports the module of every class that a set's `features.json` names, in any of several spellings and nestings. All
+    of them end in one method, which is where they are refused.
+    """
+    feature = tfds.features.FeatureConnector
+    original = feature.__dict__["cls_from_name"]
+
+    def checked(cls, python_class_name: str):
+        if not re.fullmatch(OWN_FEATURE, python_class_name):
+            raise errors.UserError(
+                f"a features.json in {root} names {python_class_name!r}, which is no feature of TFDS; no other is imported"
+            )
+        return original.__get__(None, cls)(python_class_name)
+
+    feature.cls_from_name = classmethod(checked)
+    try:
+        yield
+    finally:
+        feature.cls_from_name = original
+
+
+def _builder(tfds, name: str, root: pathlib.Path, download: bool, others: Collection[str]):
+    """The prepared set of that name, or one that is prepared now."""
     # A name, perhaps with a config and a version: nothing that a glob or the file system reads otherwise.
-    named = re.fullmatch(r"\w+(/\w[\w.+-]*)*", name)
-    versions = sorted(path.parent for path in root.glob(f"{name}/**/dataset_info.json")) if named else []
-    if versions:
-        _refuse_code(versions[-1] / "features.json")
-        return tfds.builder_from_directory(versions[-1])
+    if re.fullmatch(r"\w+(/\w[\w.+-]*)*", name) and (directory := _prepared(tfds, name, root)):
+        return tfds.builder_from_directory(directory)
     if name not in (names := tfds.list_builders(with_community_datasets=False)):
         prepared = sorted({path.relative_to(root).parts[0] for path in root.glob("*/**/dataset_info.json")})
-        near = str(errors.unknown("", name, names)).partition(": ")[2]
+        near = str(errors.unknown("", name, [*others, *names])).partition(": ")[2]
         near = f" ({near})" if near.startswith("did") else ""
         raise errors.UserError(
-            f"data.name={name!r} is not known{near}: known are digits, npz, and the image sets of TFDS; "
+            f"data.name={name!r} is not known{near}: known are {', '.join(others)}, and the image sets of TFDS; "
             f"prepared in {root}: {', '.join(prepared) or 'none'}"
         )
     if not download:
@@ -73,15 +103,37 @@ def _builder(tfds, name: str, root: pathlib.Path, download: bool):
     return builder
 
 
-def _refuse_code(path: pathlib.Path) -> None:
-    """TFDS imports the module of every class that a set's features name: only its own may be."""
+def _prepared(tfds, name: str, root: pathlib.Path) -> pathlib.Path | None:
+    """The directory of the highest version of the set's config; None where nothing of that name is prepared."""
+    found = [path.parent for path in root.glob(f"{name}/**/dataset_info.json")]
+    if not found:
+        return None
+    by_config: dict[str, list[pathlib.Path]] = {}
+    for path in found:
+        # NAME/VERSION or NAME/CONFIG/VERSION
+        by_config.setdefault("/".join(path.relative_to(root).parts[1:-1]), []).append(path)
+    config = next(iter(by_config)) if len(by_config) == 1 else _default_config(tfds, name.partition("/")[0], root)
+    if config not in by_config:
+        names = ", ".join(f"{name}/{config}" for config in sorted(by_config))
+        raise errors.UserError(f"{name} is prepared in {root} as {names}: name one of them")
+    return max(by_config[config], key=lambda path: _version(path.name))
 
-    def check(node: dict) -> None:
-        for key in ("pythonClassName", "python_class_name"):
-            if not str(node.get(key, FEATURES)).startswith(FEATURES):
-                raise errors.UserError(f"{path}: names {node[key]!r}, which is no feature of TFDS; nothing else is imported")
 
-    json.loads(path.read_text(), object_hook=check)
+def _default_config(tfds, name: str, root: pathlib.Path) -> str | None:
+    """By what was written when the set was prepared, else by its code in TFDS."""
+    written = root / name / ".config" / "metadata.json"
+    if written.exists():
+        return json.loads(written.read_text()).get("default_config_name")
+    try:
+        builder = tfds.builder_cls(name)
+    except Exception:  # not a set of TFDS
+        return None
+    return builder.DEFAULT_BUILDER_CONFIG_NAME or next((config.name for config in builder.BUILDER_CONFIGS), None)
+
+
+def _version(text: str) -> tuple[int, ...]:
+    """ "3.0.1" as numbers, by which versions are ordered; what is no version comes first."""
+    return tuple(map(int, text.split("."))) if re.fullmatch(r"\d+(\.\d+)*", text) else ()
 
 
 def _features(name: str, builder) -> tuple[str, str | None]:
