@@ -8,13 +8,15 @@ A data set of one's own is one line, also from a config file:
 import dataclasses
 import functools
 import hashlib
+from collections.abc import Callable
 
 import numpy as np
 
 from vae_jax.core import errors, keys, schema
 from vae_jax.core.registry import Registry
-from vae_jax.data import digits, npz, tfds
+from vae_jax.data import digits, npz, rendered, tfds
 from vae_jax.data.binarize import ImageSpec, binarized, draw_bits, prepare, to_unit
+from vae_jax.data.shapes import Factor
 from vae_jax.data.source import SPLITS, DataConfig, Loaded, Source, Split
 from vae_jax.data.split import divided
 
@@ -28,6 +30,8 @@ DATASETS: Registry[Source] = Registry(
     {
         "digits": Source(digits.load),
         "npz": Source(npz.load, ("path",)),
+        "faces": Source(rendered.load_faces, ("size", "channels", "count", "gap", "label")),
+        "sprites": Source(rendered.load_sprites, ("size", "label")),
     },
 )
 TFDS = Source(functools.partial(tfds.load, others=DATASETS), ("dir", "download"))  # every other name
@@ -53,13 +57,16 @@ def readers(field: str) -> str:
 class Dataset:
     """Splits by name ("train", "valid", "test"; no "valid" where its fraction is 0) and their `ImageSpec`.
 
-    `source` says what was found where it was looked for, as `Loaded.description` does.
+    `source` says what was found where it was looked for, as `Loaded.description` does; `factors` what each column of
+    `Split.factors` means; `renderer` maps factors [n, factors] to images in [0, 1], where the data can be drawn.
     """
 
     splits: dict[str, Split]
     spec: ImageSpec
     seed: int
     source: dict[str, str] = dataclasses.field(default_factory=dict)
+    factors: tuple[Factor, ...] = ()
+    renderer: Callable | None = None
     _statistics: dict[str, dict] = dataclasses.field(default_factory=dict, init=False, repr=False)
 
     def images(self, split: str) -> np.ndarray:
@@ -136,7 +143,7 @@ def load(name: str = "digits", **fields) -> Dataset:
             bits = keys.stream(config.seed, keys.DataStream[key.upper()])
             splits[key] = binarized(split, levels, config.binarize, bits)
     spec = ImageSpec(train.pixels.shape[1:], levels, config.binarize == "dynamic")
-    return Dataset(splits, spec, config.seed, loaded.description)
+    return Dataset(splits, spec, config.seed, loaded.description, loaded.factors, loaded.renderer)
 
 
 def batches(images: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:

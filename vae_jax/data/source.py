@@ -6,6 +6,7 @@ from collections.abc import Callable
 import numpy as np
 
 from vae_jax.core import schema
+from vae_jax.data.shapes import Factor
 
 BINARIZE = ("none", "threshold", "static", "dynamic")
 SPLITS = ("train", "valid", "test")
@@ -22,7 +23,16 @@ class DataConfig:
     download: bool = schema.field(False, "Let TFDS fetch and prepare a set that is missing.")
     binarize: str = schema.field("none", "How grey pixels become bits.", choices=BINARIZE)
     valid_fraction: float = schema.field(0.1, "Part of the training split set aside for validation.", low=0, high=0.99)
-    seed: int = schema.field(0, "Of the bits drawn once: static binarisation and evaluation.", low=0, high=2**31 - 1)
+    seed: int = schema.field(
+        0, "Of what is drawn once: bits (static binarisation, evaluation) and the factors of faces.", low=0, high=2**31 - 1
+    )
+    size: int = schema.field(0, "Height and width of rendered images; 0: faces 32, sprites 16.", low=0, high=1024, absent=0)
+    channels: int = schema.field(1, "faces: 1 for grey, 3 for RGB.", low=1, high=3, absent=1)
+    count: int = schema.field(
+        0, "faces: how many, of which a fifth is the test split; 0: 12,500.", low=0, high=10**7, absent=0
+    )
+    gap: tuple[float, ...] = schema.field((), "faces: two hair lengths between which none lies.", low=0, high=1, absent=())
+    label: str = schema.field("", "The factor that labels are of, for colours; empty: the set's own choice.", absent="")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,12 +61,16 @@ class Loaded:
       test: the test split; None: a fifth of `train` becomes it, the same share of each class.
       levels: the stored value that means 1 (255 for bytes).
       description: what was found, for `config.json`: the version of a set, say.
+      factors: what each column of `Split.factors` means; () where there are none.
+      renderer: factors [n, factors] to images in [0, 1], where the data can be drawn.
     """
 
     train: Split
     test: Split | None = None
     levels: int = 1
     description: dict[str, str] = dataclasses.field(default_factory=dict)
+    factors: tuple[Factor, ...] = ()
+    renderer: Callable | None = None
 
 
 @dataclasses.dataclass(frozen=True)
