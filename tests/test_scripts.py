@@ -76,17 +76,19 @@ def typed(clone, trained):
 
 
 def assert_is_summary(lines: list[str]) -> None:
-    """A header, and one line for each beta."""
-    assert lines[0].split()[:4] == ["name", "objective.beta", "seeds", "distortion"]
-    assert [line.split()[:3] for line in lines[1:]] == [["vae", "0.5", "2"], ["vae", "1", "2"]]
-    assert all("±" in line for line in lines[1:])
+    """A header, one line for each beta, and how much more there is."""
+    header, *settings, more = lines
+    assert header.split()[:4] == ["name", "objective.beta", "seeds", "distortion"]
+    assert [line.split()[:3] for line in settings] == [["vae", "0.5", "2"], ["vae", "1", "2"]]
+    assert all("±" in line for line in settings)
+    assert re.fullmatch(r"\d+ more columns in results\.csv", more)
 
 
 def test_train_prints_the_summary_and_where_things_lie(clone, trained):
     assert trained.returncode == 0, trained.stderr
     *summary, title, best, last = trained.stdout.splitlines()
     assert_is_summary(summary)
-    assert title == "best elbo of each name, test split:"
+    assert title == "best setting of each name by test elbo, its test split:"
     assert re.match(r"  vae +objective.beta=(0.5|1) +elbo -[\d.]+", best)
     drawn = list((clone / "runs" / "vae" / "figures").glob("*.png"))
     assert drawn

@@ -78,6 +78,10 @@ def test_a_name_is_never_a_number_and_a_setting_only_as_we_write_one(tmp_path, t
         "run,name,seed\n0,vae,x\n",
         "run,name,elbo\n0,vae,n/a\n",
         "run,name,diverged\n0,vae,yes\n",
+        "run,name\n-1,vae\n",
+        "run,name\n" + 30 * "9" + ",vae\n",
+        "run,name\n" + 5000 * "9" + ",vae\n",
+        "run,name,elbo\n0,vae," + 200_000 * "9" + "\n",
     ],
 )
 def test_damaged_csv_is_one_line(tmp_path, text):
@@ -87,6 +91,7 @@ def test_damaged_csv_is_one_line(tmp_path, text):
         tables.read_csv(path)
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 500
 
 
 # Means over seeds
@@ -175,6 +180,7 @@ def test_a_diverged_run_is_in_no_mean():
         "3 of 6 runs diverged: run 2 (vae, objective.beta=1.0) at step 40; run 3 (ae, objective.beta=0.0) at step 40; "
         "run 4 (ae, objective.beta=0.0) at step 40"
     )
+    assert tables.diverged(rows[2:3]).startswith("1 of 1 run diverged: run 2 (vae,")
     many = [rows[2] | {"run": run} for run in range(9)]
     assert tables.diverged(many).endswith("; run 4 (vae, objective.beta=1.0) at step 40; 4 more")
 
@@ -184,3 +190,66 @@ def test_the_columns_of_the_summary_stand_under_each_other():
     assert [line.find(cell) for line, cell in zip(lines, ("mse", "0.2000", "0.0500", "0.5000"), strict=True)] == [
         lines[0].index("mse")
     ] * 4
+
+
+WIDE = [
+    {"run": run, "name": "vae", "seed": run, "objective.beta": 1.0} | dict.fromkeys(reversed(tables.SUMMARY), 0.5 + run)
+    for run in range(2)
+]
+
+
+def test_the_summary_has_six_columns_and_says_what_is_left():
+    lines = tables.summary(WIDE, width=200).splitlines()
+    columns = ["distortion", "rate", "elbo", "importance_bound", "mse", "active_units"]  # train_elbo, sigma: beside ppca
+    assert lines[0].split() == ["name", "seeds", *columns]
+    assert lines[2] == "9 more columns in results.csv"
+    with_ppca = [*WIDE, {"run": 2, "name": "ppca", "train_elbo": 1.0}]
+    assert tables.summary(with_ppca, width=200).splitlines()[0].split() == ["name", "seeds", *list(tables.SUMMARY)[:6]]
+
+
+@pytest.mark.parametrize(("width", "columns"), [(200, 6), (101, 6), (95, 5), (80, 4), (65, 3), (30, 1), (1, 1)])
+def test_the_summary_fits_the_terminal(width, columns):
+    lines = tables.summary(WIDE, width=width).splitlines()
+    assert len(lines[0].split()) == 2 + columns
+    assert max(map(len, lines[:-1])) <= max(width, 30)
+    assert lines[-1].split()[0] == str(15 - columns)
+
+
+def test_one_column_that_does_not_fit():
+    rows = [{"run": 0, "name": "vae", "seed": 0, "rate": 0.5, "mse": 0.5}]
+    assert tables.summary(rows, width=20).splitlines()[-1] == "1 more column in results.csv"
+    assert tables.summary(rows, width=40).splitlines()[-1].split() == ["vae", "1", "0.500", "0.5000"]
+
+
+CHOICE = [
+    {"run": 0, "name": "vae", "seed": 0, "objective.beta": 0.5, "valid_elbo": -9.0, "elbo": -12.0, "active_units": 3.0},
+    {"run": 1, "name": "vae", "seed": 1, "objective.beta": 0.5, "valid_elbo": -9.5, "elbo": -12.0, "active_units": 4.0},
+    {"run": 2, "name": "vae", "seed": 0, "objective.beta": 2.0, "valid_elbo": -10.0, "elbo": -11.0, "active_units": 2.0},
+    {"run": 3, "name": "vae", "seed": 1, "objective.beta": 2.0, "valid_elbo": -10.5, "elbo": -11.0, "active_units": 2.0},
+]
+
+
+def test_the_best_setting_is_chosen_by_validation_where_there_is_any():
+    """The test split must not choose what is then reported on it."""
+    title, line = tables.best(CHOICE).splitlines()
+    assert title == "best setting of each name by validation elbo, its test split:"
+    assert line.split() == ["vae", "objective.beta=0.5", "elbo", "-12.00", "±0.00", "active_units", "3.50", "±0.50"]
+    title, line = tables.best([{k: v for k, v in row.items() if k != "valid_elbo"} for row in CHOICE]).splitlines()
+    assert title == "best setting of each name by test elbo, its test split:"
+    assert "objective.beta=2 " in line
+
+
+def test_closed_forms_beside_are_chosen_by_the_test_split():
+    """They have no validation columns; the runs are chosen by theirs all the same."""
+    exact = [{"run": 4 + n, "name": "ppca", "objective.beta": beta, "elbo": -beta} for n, beta in enumerate((1.0, 2.0))]
+    lines = tables.best([*exact, *CHOICE]).splitlines()
+    assert ["validation" in line for line in lines] == [True, False, False, False]
+    assert lines[1].split()[:2] == ["vae", "objective.beta=0.5"]
+    assert lines[3].split()[:2] == ["ppca", "objective.beta=1"]
+
+
+@pytest.mark.parametrize("column", ["valid_elbo", "elbo"])
+def test_what_is_not_finite_or_diverged_is_not_the_best(column):
+    rows = [row if column == "valid_elbo" else {k: v for k, v in row.items() if k != "valid_elbo"} for row in CHOICE]
+    rows = [*rows[:2], rows[2] | {column: math.nan}, rows[3] | {"diverged": 3}]
+    assert tables.best(rows) == ""  # one setting is left, and nothing to choose

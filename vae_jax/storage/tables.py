@@ -7,12 +7,15 @@ import contextlib
 import csv
 import math
 import pathlib
+import shutil
+import sys
 from collections.abc import Sequence
 
 import numpy as np
 
 from vae_jax.core import errors
 from vae_jax.storage.run_directory import Row, atomic_write
+from vae_jax.system.progress import counted
 
 WHOLE = ("run", "seed", "diverged")  # columns of whole numbers
 
@@ -64,11 +67,13 @@ def _parsed(path: pathlib.Path, column: str, cell: str):
     for kind in (int,) if column in WHOLE else (int, float):
         with contextlib.suppress(ValueError):
             value = kind(cell)
+            if (kind is int and not -(2**63) <= value < 2**63) or (column == "run" and value < 0):
+                continue
             if "." not in column or str(value) == cell:
                 return value
     if "." in column:
         return cell
-    raise errors.UserError(f"{path}: {column}={cell}: should be a {'whole ' if column in WHOLE else ''}number")
+    raise errors.UserError(f"{path}: {column}={cell[:200]}: should be a {'whole ' if column in WHOLE else ''}number")
 
 
 def mean_and_stderr(values: Sequence[float | int]) -> tuple[float, float]:
@@ -98,7 +103,7 @@ def varying_keys(rows: Sequence[Row]) -> list[str]:
     return [key for key in grid_keys(rows) if any(len({row.get(key) for row in members}) > 1 for members in names)]
 
 
-# What the printed summary shows, where the table has it: (column, decimals).
+# What the printed summary may show: (column, decimals), what matters most first.
 SUMMARY = {
     "distortion": 2,
     "rate": 3,
@@ -119,52 +124,79 @@ SUMMARY = {
     "mean_sigma": 4,
 }
 EXACT = ("train_elbo", "sigma")  # of these, what is shown only beside the closed form, the row `ppca`
-
+SHOWN = 6  # columns of metrics; the rest is in `results.csv`
 NAMED = 5  # diverged runs in one line
 
 
-def summary(rows: Sequence[Row]) -> str:
-    """The table of mean +- standard error over the seeds that did not diverge, as text."""
+def summary(rows: Sequence[Row], width: int | None = None) -> str:
+    """The table that is printed: mean and standard error over the seeds that did not diverge, a line for each setting.
+
+    Args:
+      rows: of `results.csv`.
+      width: of the table in characters: columns that do not fit are left out, from the last. None: that of the terminal,
+        where standard output is one.
+
+    Returns:
+      The table, and a line that says how many more columns of it `results.csv` has.
+    """
     keys = ["name", *varying_keys(rows)]
     left_out = () if any(row["name"] == "ppca" for row in rows) else EXACT
-    columns = [column for column in SUMMARY if column not in left_out and any(column in row for row in rows)]
-    table = [[*keys, "seeds", *columns]]
-    notes = [""]
-    for group, members in grouped(rows, keys).items():
-        cells = ["" if value is None else f"{value:g}" if isinstance(value, float) else str(value) for value in group]
-        whole = [row for row in members if "diverged" not in row]
-        cells.append(str(len({row["seed"] for row in whole if "seed" in row})) if "seed" in members[0] else "")
-        for column in columns:
-            values = [row[column] for row in whole if column in row]
-            cells.append(_plus_minus(*mean_and_stderr(values), SUMMARY[column]) if values else "")
-        table.append(cells)
-        notes.append(_divergences(members))
+    candidates = [column for column in SUMMARY if column not in left_out and any(column in row for row in rows)]
+    groups = grouped(rows, keys)
+    table = [
+        [*keys, "seeds", *candidates[:SHOWN]],
+        *(_cells(group, members, candidates[:SHOWN]) for group, members in groups.items()),
+    ]
+    notes = ["", *(_divergences(members) for members in groups.values())]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    return "\n".join(
-        "  ".join([*(cell.ljust(width) for cell, width in zip(line, widths, strict=True)), note]).rstrip()
+    width = shutil.get_terminal_size((sys.maxsize, 1)).columns if width is None else width
+    columns = len(widths)
+    while columns > len(keys) + 2 and sum(widths[:columns]) + 2 * (columns - 1) > width:
+        columns -= 1
+    lines = [
+        "  ".join([*(cell.ljust(size) for cell, size in zip(line[:columns], widths[:columns], strict=True)), note]).rstrip()
         for line, note in zip(table, notes, strict=True)
-    )
+    ]
+    more = len(candidates) - (columns - len(keys) - 1)
+    return "\n".join([*lines, *([f"{counted(more, 'more column')} in results.csv"] if more > 0 else [])])
+
+
+def _cells(group: tuple, members: Sequence[Row], columns: Sequence[str]) -> list[str]:
+    """A line of the summary: the setting, the number of its seeds that did not diverge, and means over them."""
+    whole = [row for row in members if "diverged" not in row]
+    seeds = str(len({row["seed"] for row in whole if "seed" in row})) if "seed" in members[0] else ""
+    cells = ["" if value is None else _text(value) for value in group] + [seeds]
+    for column in columns:
+        values = [row[column] for row in whole if column in row]
+        cells.append(_plus_minus(*mean_and_stderr(values), SUMMARY[column]) if values else "")
+    return cells
 
 
 def best(rows: Sequence[Row]) -> str:
-    """For each name with several settings, the one of best elbo: its bounds and active units, as text; "" where none has."""
+    """The best setting of each name that has several: its bounds and active units on the test split, as text; or "".
+
+    It is chosen by the elbo of the validation split where that was evaluated for all of them, else of the test split.
+    """
     keys = varying_keys(rows)
-    lines = []
+    lines: dict[str, list[str]] = {"validation": [], "test": []}
     for (name,), members in grouped(rows, ["name"]).items():
-        whole = [row for row in members if "diverged" not in row and math.isfinite(row.get("elbo", math.nan))]
+        whole = [row for row in members if "diverged" not in row]
+        split, column = ("validation", "valid_elbo") if all("valid_elbo" in row for row in whole) else ("test", "elbo")
+        whole = [row for row in whole if math.isfinite(row.get(column, math.nan))]
         settings = list(grouped(whole, keys).items())
         if len(settings) < 2:
             continue
-        values, chosen = max(settings, key=lambda setting: mean_and_stderr([row["elbo"] for row in setting[1]])[0])
-        told = [
-            f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}"
+        values, chosen = max(settings, key=lambda setting: mean_and_stderr([row[column] for row in setting[1]])[0])
+        setting = [
+            f"{key}={_text(value)}"
             for key, value in zip(keys, values, strict=True)
             if len({row.get(key) for row in members}) > 1
         ]
         columns = [column for column in ("elbo", "importance_bound", "active_units") if column in chosen[0]]
-        shown = [f"{column} {_plus_minus(*mean_and_stderr([row[column] for row in chosen]), 2)}" for column in columns]
-        lines.append(f"  {name:12s} {', '.join(told):36s} {'  '.join(shown)}")
-    return "\n".join(["best elbo of each name, test split:", *lines]) if lines else ""
+        bounds = [f"{column} {_plus_minus(*mean_and_stderr([row[column] for row in chosen]), 2)}" for column in columns]
+        lines[split].append(f"  {name:12s} {', '.join(setting):36s} {'  '.join(bounds)}")
+    titles = {split: f"best setting of each name by {split} elbo, its test split:" for split in lines}
+    return "\n".join(line for split, found in lines.items() if found for line in [titles[split], *found])
 
 
 def _divergences(rows: Sequence[Row]) -> str:
@@ -177,13 +209,18 @@ def _divergences(rows: Sequence[Row]) -> str:
 
 def diverged(rows: Sequence[Row]) -> str:
     """The runs that diverged, in words; "" where none did."""
-    found = [row for row in rows if "diverged" in row]
+    stopped = [row for row in rows if "diverged" in row]
     named = []
-    for row in found[:NAMED]:
-        told = ", ".join(str(row["name"] if key == "name" else f"{key}={row[key]}") for key in ["name", *grid_keys([row])])
-        named.append(f"run {row['run']} ({told}) at step {row['diverged']}")
-    named += [f"{len(found) - NAMED} more"] if len(found) > NAMED else []
-    return f"{len(found)} of {len(rows)} runs diverged: {'; '.join(named)}" if found else ""
+    for row in stopped[:NAMED]:
+        setting = ", ".join([str(row["name"]), *(f"{key}={row[key]}" for key in grid_keys([row]))])
+        named.append(f"run {row['run']} ({setting}) at step {row['diverged']}")
+    named += [f"{len(stopped) - NAMED} more"] if len(stopped) > NAMED else []
+    return f"{len(stopped)} of {counted(len(rows), 'run')} diverged: {'; '.join(named)}" if stopped else ""
+
+
+def _text(value) -> str:
+    """A setting as text; numbers short."""
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _plus_minus(mean: float, error: float, decimals: int) -> str:
