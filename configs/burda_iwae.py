@@ -21,4 +21,5 @@ def get_config():
 
 def sweep(add):
     for samples in (1, 5, 50):
-        add({"name": "vae" if samples == 1 else f"iwae_{samples}", "objective.importance_samples": samples})
+        name, kind = ("vae", "weighted") if samples == 1 else (f"iwae_{samples}", "importance")
+        add({"name": name, "objective.kind": kind, "objective.importance_samples": samples})

@@ -36,7 +36,7 @@ def get_config():
     config.optimizer.learning_rate = 3e-2
     config.optimizer.schedule = "exponential"
     config.train.batch_size = 0
-    config.optimizer.cooling = 0.4
+    config.schedule.sigma = "cooling:8000"
     config.train.epochs = 20_000
     config.train.chunk_epochs = 1000
     config.eval.samples = 2000

@@ -17,6 +17,7 @@ def get_config():
     config.eval.importance_samples = 0
     config.eval.samples = 500
     config.optimizer.learning_rate = 4e-2
+    config.schedule.sigma = "cooling:4000"
     config.train.epochs = 10_000
     return config
 

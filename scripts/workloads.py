@@ -25,7 +25,7 @@ from vae_jax.evaluation import estimators
 from vae_jax.models.vae import VAE, ModelSpec
 from vae_jax.study import grid, planning
 from vae_jax.system import runs
-from vae_jax.training import step as training
+from vae_jax.training.step import Program
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +104,7 @@ def run_together(dataset: data.Dataset, settings: Mapping[str, Any], count: int,
     hyperparams = runs.put(runs.pad(runs.stack([traced for _, traced in planned]), mesh.size), mesh)
     shared = dataset.statistics(spec.model.normalize), {"train": dataset.splits["train"].pixels}
     statistics, splits = runs.put(shared, mesh, shared=True)
-    program = training.make_program(spec)
+    program = Program(spec)
     state = runs.over_runs(program.init, mesh)(hyperparams, statistics)
     traces = 0
 

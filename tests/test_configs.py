@@ -10,7 +10,8 @@ import pytest
 
 from vae_jax.data import dataset as data
 from vae_jax.study import grid, planning, study
-from vae_jax.training import step as training
+from vae_jax.training.state import RunSpec, TrainState
+from vae_jax.training.step import Program
 
 ROOT = pathlib.Path(__file__).parents[1]
 NAMES = sorted(path.stem for path in (ROOT / "configs").glob("*.py") if path.stem != "__init__")
@@ -39,13 +40,13 @@ def dataset_of(run: grid.Run) -> data.Dataset:
 
 
 @functools.cache
-def step(spec: training.RunSpec):
-    return jax.jit(training.make_program(spec).step)
+def step(spec: RunSpec):
+    return jax.jit(Program(spec).step)
 
 
-def random_state(spec: training.RunSpec, hyperparams, statistics: dict) -> training.TrainState:
+def random_state(spec: RunSpec, hyperparams, statistics: dict) -> TrainState:
     """A state before the first step, with random numbers for parameters: compiling `init` would cost as much as a step."""
-    shapes = jax.eval_shape(training.make_program(spec).init, hyperparams, statistics)
+    shapes = jax.eval_shape(Program(spec).init, hyperparams, statistics)
     generator = np.random.default_rng(0)
     params = jax.tree.map(lambda leaf: generator.normal(0, 0.05, leaf.shape).astype(leaf.dtype), shapes.params)
     zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)

@@ -13,8 +13,8 @@ from vae_jax.data import dataset as data
 from vae_jax.evaluation import evaluate as evaluation
 from vae_jax.models.vae import ModelSpec
 from vae_jax.system import runs
-from vae_jax.training import objectives
-from vae_jax.training import step as training
+from vae_jax.training.state import Hyperparams, RunSpec, TrainConfig
+from vae_jax.training.step import Program
 
 SAMPLERS = ("normal", "uniform", "bernoulli", "permutation", "truncated_normal", "randint", "bits", "choice", "categorical")
 SEED, DATA_SEED = 3, 11
@@ -115,7 +115,7 @@ def tiny_dataset(width: int) -> data.Dataset:
     return data.Dataset(splits, data.ImageSpec((width,), 255, dynamic=True), DATA_SEED)
 
 
-def tiny_spec(images: data.ImageSpec) -> training.RunSpec:
+def tiny_spec(images: data.ImageSpec) -> RunSpec:
     model = ModelSpec(
         shape=images.shape,
         latents=2,
@@ -128,17 +128,11 @@ def tiny_spec(images: data.ImageSpec) -> training.RunSpec:
         prior="normal",
         normalize="none",
     )
-    return training.RunSpec(
+    return RunSpec(
         model=model,
         images=images,
         train_size=TRAIN,
-        importance_samples=1,
-        batch_size=BATCH,
-        epochs=EPOCHS,
-        schedule="constant",
-        b1=0.9,
-        b2=0.999,
-        eps=1e-8,
+        train=TrainConfig(epochs=EPOCHS, batch_size=BATCH),
     )
 
 
@@ -151,10 +145,8 @@ def used(request):
     plan, width = request.param
     dataset = tiny_dataset(width)
     spec = tiny_spec(dataset.spec)
-    weights = objectives.Weights(*np.ones((3, 1), np.float32))
-    sigma, seed = np.ones(1, np.float32), np.array([SEED], np.int32)
-    hyperparams = training.Hyperparams(seed, np.full(1, 1e-3, np.float32), sigma, weights)
-    mesh, program, found = runs.mesh(1), training.make_program(spec), {}
+    hyperparams = runs.stack([Hyperparams(np.int32(SEED))])
+    mesh, program, found = runs.mesh(1), Program(spec), {}
     with pytest.MonkeyPatch.context() as patch:
         recorder = Recorder(patch)
         splits = {"train": dataset.splits["train"].pixels, "valid": dataset.images("valid")}
@@ -165,7 +157,8 @@ def used(request):
         for _ in range(EPOCHS):
             state, _ = advance(state, hyperparams, splits, np.int32(1))
         found["training"] = recorder.taken()
-        list(evaluation.evaluate(spec.model, plan, jax.device_get(state.variables), sigma, weights, seed, dataset))
+        given = hyperparams.sigma, hyperparams.objective, hyperparams.seed
+        list(evaluation.evaluate(spec.model, plan, jax.device_get(state.variables), *given, dataset))
         found["evaluation"] = recorder.taken()
     return found
 

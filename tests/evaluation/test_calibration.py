@@ -18,7 +18,7 @@ from vae_jax.evaluation import evaluate as evaluation
 from vae_jax.models.vae import VAE, ModelSpec, Posterior
 from vae_jax.study import grid, planning
 from vae_jax.training import objectives
-from vae_jax.training import step as training
+from vae_jax.training.step import Program
 
 PIXELS, IMAGES, DRAWS = 6, 4000, 40
 SIGMA = 0.5
@@ -236,7 +236,7 @@ def evaluated(likelihood: str, sigma: str) -> list[tuple[dict, dict]]:
     (run,) = grid.expand(tiny(**fields, eval__calibration_samples=16).to_dict())
     spec, hyperparams = planning.specify(run, dataset)
     statistics = dataset.statistics(spec.model.normalize)
-    shapes = jax.eval_shape(training.make_program(spec).init, hyperparams, statistics)
+    shapes = jax.eval_shape(Program(spec).init, hyperparams, statistics)
     params = jax.tree.map(lambda leaf: generator.normal(0, 0.3, (3, *leaf.shape)).astype(np.float32), shapes.params)
     every = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (3, *np.shape(leaf))), (statistics, hyperparams))
     bound = {"params": params, "statistics": every[0]}

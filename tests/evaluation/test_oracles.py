@@ -35,7 +35,7 @@ def vectors(tmp_path_factory):
 def small(module, path, **fields) -> dict:
     """The config of a study at a tenth of its steps."""
     config = module.get_config()
-    small = {"train.epochs": 3000, "eval.decoded": 50, "eval.aggregate_samples": 0}
+    small = {"train.epochs": 3000, "schedule.sigma": "cooling:1200", "eval.decoded": 50, "eval.aggregate_samples": 0}
     fields = {"data.name": "npz", "data.path": str(path), "model.latents": LATENTS} | small | fields
     config.update_from_flattened_dict(fields)
     return config.to_dict()
@@ -141,5 +141,5 @@ def test_learned_sigma_with_as_many_latents_as_dimensions_is_refused(vectors, la
 def test_cooling_needs_a_sigma():
     config = linear.get_config()
     config.model.normalize = "none"
-    with pytest.raises(errors.UserError, match=r"optimizer\.cooling=0\.4"):
+    with pytest.raises(errors.UserError, match=r"schedule\.sigma=cooling:8000"):
         grid.expand(config.to_dict())

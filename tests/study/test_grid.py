@@ -357,9 +357,24 @@ def test_no_noise_needs_no_rate():
             {"objective__kind": "tc", "schedule__noise_scale": "linear:3"},
             "schedule.noise_scale=linear:3 with objective.kind=tc: should be constant, because",
         ),
-        ({"objective__importance_samples": 5, "objective__beta": 2.0}, "objective.importance_samples=5: "),
-        ({"objective__importance_samples": 5, "objective__kind": "tc"}, "objective.importance_samples=5: "),
-        ({"objective__importance_samples": 5, "schedule__beta": "linear:3"}, "objective.importance_samples=5: "),
+        (
+            {"objective__importance_samples": 5},
+            "objective.importance_samples=5: has no effect with objective.kind=weighted; should be 1",
+        ),
+        (
+            {"objective__kind": "importance", "objective__beta": 2.0},
+            "objective.beta=2: has no effect with objective.kind=importance; should be 1",
+        ),
+        (
+            {"objective__kind": "importance", "objective__noise_scale": 0.5},
+            "objective.noise_scale=0.5: has no effect with objective.kind=importance; should be 1",
+        ),
+        (
+            {"objective__kind": "importance", "schedule__beta": "linear:3"},
+            "schedule.beta=linear:3: has no effect with objective.kind=importance; should be constant",
+        ),
+        ({"schedule__sigma": "linear:3"}, "schedule.sigma=linear:3: should be constant or one of cooling:EPOCHS"),
+        ({"schedule__beta": "cooling:3"}, "schedule.beta=cooling:3: should be constant or one of linear:EPOCHS,"),
         ({"schedule__beta": "linear"}, "schedule.beta=linear: should be constant or one of linear:EPOCHS, cosine:EPOCHS,"),
         ({"schedule__beta": "linear:-3"}, "schedule.beta=linear:-3: should be"),
         ({"schedule__beta": "steps:3"}, "schedule.beta=steps:3: should be"),
@@ -410,10 +425,14 @@ def test_the_lengths_of_schedules_share_a_program():
     assert [float(h.schedule_epochs["beta"]) for h in hyperparams] == [5, 5, 20, 20]
 
 
-def test_only_what_a_kind_uses_is_traced():
-    (run,) = runs_of(objective__kind="capacity", objective__capacity=3.0)
-    _, hyperparams = planning.specify(run, images(200))
-    assert (hyperparams.objective.capacity, hyperparams.objective.beta) == (3, None)
+def test_optimizers_differ_in_traced_numbers_but_for_whether_there_are_any():
+    found = runs_of(
+        ("optimizer.learning_rate", "0.1,0.2"), ("optimizer.weight_decay", "0.1,0.2"), ("optimizer.clip_norm", "0,1,2")
+    )
+    specs, hyperparams = zip(*(planning.specify(run, images(200)) for run in found), strict=True)
+    assert len(set(specs)) == 2  # with and without clipping
+    assert [float(h.optimizer.clip_norm) for h in hyperparams[:3]] == [0, 1, 2]
+    assert (specs[0].optimizer.weight_decay, hyperparams[0].optimizer.weight_decay) == (1, np.float32(0.1))
 
 
 @pytest.mark.parametrize("sigma", ["", "0", "-1", "1e-9", "nan", "inf", "learnt", "pixel by pixel"])
@@ -437,8 +456,8 @@ def test_a_kind_of_sigma_that_another_likelihood_has():
 
 
 def test_the_best_sigma_of_several_draws_has_no_closed_form():
-    message = refusal(model__likelihood="gaussian", model__sigma="optimal", objective__importance_samples=5)
-    assert message.startswith("model.sigma=optimal with objective.importance_samples=5: ")
+    message = refusal(model__likelihood="gaussian", model__sigma="optimal", objective__kind="importance")
+    assert message.startswith("model.sigma=optimal with objective.kind=importance: ")
 
 
 def test_ppca_has_one_sigma():

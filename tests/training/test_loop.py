@@ -13,7 +13,6 @@ from vae_jax.core import errors
 from vae_jax.storage import checkpoints, run_directory, tables
 from vae_jax.study import study
 from vae_jax.system import memory, runs
-from vae_jax.training import step as training
 
 CHUNKS = 4  # of one epoch; checkpoints after the second and the fourth
 TWO_GROUPS = (("train.chunk_epochs", ("1", "3")),)  # one program, two plans: 4 chunks, then 2 of 3 and 1 epochs
@@ -23,7 +22,6 @@ TWO_GROUPS = (("train.chunk_epochs", ("1", "3")),)  # one program, two plans: 4 
 def traced_once():
     """Programs are kept from one call to the next: here it is the host's loop that is tried."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "make_program", functools.cache(training.make_program))
         patch.setattr(runs, "over_runs", functools.cache(runs.over_runs))
         yield
 

@@ -12,7 +12,7 @@ from jax import random
 
 from vae_jax.models import priors
 from vae_jax.models.vae import VAE, ModelSpec, Posterior, reparameterize
-from vae_jax.training import objectives, schedules
+from vae_jax.training import discrepancies, objectives, schedules
 
 EPS = np.finfo(np.float32).eps
 RANDOM = np.random.default_rng(0)
@@ -55,8 +55,8 @@ def x() -> jax.Array:
 
 def by_hand() -> objectives.Terms:
     """Two images of distortion 3 and 5 and rate 1 + 2 and 3 + 4."""
-    posterior = Posterior(jnp.zeros((2, 2)), jnp.zeros((2, 2)))
-    return objectives.Terms(jnp.array([3.0, 5.0]), jnp.array([[1.0, 2.0], [3.0, 4.0]]), posterior, jnp.zeros((2, 2)))
+    posterior, rate = Posterior(jnp.zeros((2, 2)), jnp.zeros((2, 2))), jnp.array([[1.0, 2.0], [3.0, 4.0]])
+    return objectives.Terms(jnp.array([3.0, 5.0]), rate, jnp.sum(rate, axis=1), posterior, jnp.zeros((2, 2)))
 
 
 def loss(terms: objectives.Terms, weights: objectives.Weights, kind: str = "weighted", **context) -> jax.Array:
@@ -186,7 +186,29 @@ def test_terms_of_several_draws(variables, x):
     error = log_ratio.std(axis=0) / np.sqrt(count)
     assert np.all(np.abs(log_ratio.mean(axis=0) - terms.rate) < 5 * error)
     expected = -np.mean(scipy.special.logsumexp(np.asarray(terms.log_weights, float), axis=0) - np.log(count))
-    np.testing.assert_allclose(loss(terms, objectives.Weights(*WEIGHTS["vae"])), expected, rtol=8 * EPS)
+    np.testing.assert_allclose(loss(terms, objectives.Weights(), "importance"), expected, rtol=8 * EPS)
+
+
+@pytest.mark.parametrize("noise_scale", [0.0, 0.5, 1.0])
+def test_the_reported_rate_is_that_of_what_is_drawn(variables, x, noise_scale):
+    """KL of N(mean, (s std)^2), infinite for a deterministic code; that of the loss is of s = 1."""
+    terms = terms_of(variables, x, random.key(1), noise_scale)
+    mean, variance = np.asarray(terms.posterior.mean, float), np.exp(np.asarray(terms.posterior.log_var, float))
+    with np.errstate(divide="ignore"):
+        scaled = noise_scale**2 * variance
+        expected = 0.5 * np.sum(mean**2 + scaled - 1 - np.log(scaled), axis=1)
+    np.testing.assert_allclose(terms.reported_rate, expected, rtol=20 * EPS)
+    np.testing.assert_allclose(terms.rate, 0.5 * np.sum(mean**2 + variance - 1 - np.log(variance), axis=1), rtol=20 * EPS)
+
+
+def test_a_rate_without_closed_form_is_reported_as_it_is():
+    posterior, rate = Posterior(jnp.zeros((2, 3)), jnp.zeros((2, 3))), jnp.array([[1.0], [2.0]])
+
+    class Sampled:
+        """A prior without a closed form."""
+
+    assert objectives.reported_rate(Sampled(), posterior, rate, 1.0).tolist() == [1, 2]
+    assert objectives.reported_rate(Sampled(), posterior, rate, 0.0).tolist() == [np.inf, np.inf]
 
 
 # Other ways to choose the balance.
@@ -246,7 +268,7 @@ def test_total_correlation_of_the_whole_set_is_exact():
     mean, std = np.asarray(posterior.mean, float), np.asarray(posterior.std, float)
     each = scipy.stats.norm.pdf(np.asarray(z, float)[:, None], mean, std)  # [draw, image, latent]
     expected = np.log(each.prod(axis=2).mean(axis=1)) - np.log(each.mean(axis=1)).sum(axis=1)
-    np.testing.assert_allclose(objectives.total_correlation(z, posterior, 6), expected, atol=1e-5)
+    np.testing.assert_allclose(discrepancies.total_correlation(z, posterior, 6), expected, atol=1e-5)
 
 
 def test_density_of_a_batch_is_unbiased():
@@ -262,7 +284,7 @@ def test_density_of_a_batch_is_unbiased():
         weights = np.array([1 / 6, 5 / 12, 5 / 12])
         densities = scipy.stats.norm.pdf(float(z[0, 0]), mean[index], std[index])
         joint, marginal = (weights * densities**2).sum(), (weights * densities).sum()
-        total = objectives.total_correlation(jnp.tile(z[index], (1, 2)), batch, 6)[0]
+        total = discrepancies.total_correlation(jnp.tile(z[index], (1, 2)), batch, 6)[0]
         np.testing.assert_allclose(total, np.log(joint) - 2 * np.log(marginal), atol=1e-5)
         found.append(marginal)
     np.testing.assert_allclose(np.mean(found), exact, rtol=1e-12)
@@ -273,24 +295,24 @@ def test_tc_at_beta_one_is_the_elbo(variables, x):
     vae, one = objectives.Weights(1.0, 1.0, 1.0), {"train_size": 50}
     assert loss(terms, vae, "tc", **one) == loss(terms, vae)
     # At any other it adds the total correlation, so many times.
-    total = jnp.mean(objectives.total_correlation(terms.z, terms.posterior, 50))
+    total = jnp.mean(discrepancies.total_correlation(terms.z, terms.posterior, 50))
     found = loss(terms, vae.replace(beta=4.0), "tc", **one) - loss(terms, vae)
     np.testing.assert_allclose(found, 3 * total, rtol=1e-3)
 
 
 def test_discrepancy_of_equal_and_of_different_samples():
     keys = random.split(random.key(0), 400)
-    same = jax.jit(jax.vmap(lambda key: objectives.maximum_mean_discrepancy(*random.normal(key, (2, 32, 3)))))(keys)
+    same = jax.jit(jax.vmap(lambda key: discrepancies.maximum_mean_discrepancy(*random.normal(key, (2, 32, 3)))))(keys)
     # Unbiased: 0 in expectation where the two are equal.
     assert abs(np.mean(same)) < 5 * np.std(same) / np.sqrt(len(same))
     z = random.normal(random.key(1), (64, 3))
-    assert objectives.maximum_mean_discrepancy(z, z[::-1] + 1) > 5 * np.std(same)
+    assert discrepancies.maximum_mean_discrepancy(z, z[::-1] + 1) > 5 * np.std(same)
 
 
 def test_mmd_draws_from_the_prior(variables, x):
     terms = terms_of(variables, x, random.key(1), 1.0)
     weights = objectives.Weights(1.0, 1.0, 0.5, mmd_weight=3.0)
-    distance = objectives.maximum_mean_discrepancy(terms.z, priors.Normal(2).sample(random.key(9), 5))
+    distance = discrepancies.maximum_mean_discrepancy(terms.z, priors.Normal(2).sample(random.key(9), 5))
     np.testing.assert_allclose(loss(terms, weights, "mmd"), loss(terms, weights) + 3 * distance, rtol=4 * EPS)
 
 
@@ -311,7 +333,9 @@ def test_schedules_by_hand():
             np.testing.assert_allclose(schedules.SCHEDULES[name](jnp.float32(time)), factor, atol=1e-6)
     # Lengths are in epochs, and only what has a schedule moves.
     weights = objectives.Weights(*map(jnp.float32, (1.0, 1.0, 4.0)))
-    found = schedules.scheduled(weights, (("beta", "linear"),), {"beta": jnp.float32(20.0)}, jnp.float32(5.0))
+    found = schedules.scheduled(
+        weights, {"beta": "linear", "sigma": "cooling"}, {"beta": jnp.float32(20.0)}, jnp.float32(5.0)
+    )
     assert (found.noise_scale, found.distortion_weight, found.beta) == (1, 1, 1)
 
 

@@ -18,8 +18,9 @@ from vae_jax.core import keys
 from vae_jax.data import dataset as data
 from vae_jax.models.vae import ModelSpec
 from vae_jax.system import runs
-from vae_jax.training import objectives, optimizers
-from vae_jax.training import step as training
+from vae_jax.training import objectives, optimizers, schedules
+from vae_jax.training.state import Hyperparams, Metrics, RunSpec, TrainConfig, TrainState
+from vae_jax.training.step import Program, is_finite
 
 EPS = np.finfo(np.float32).eps
 PIXELS = load_digits().images.astype(np.uint8)[..., None]
@@ -38,23 +39,26 @@ MODEL = ModelSpec(
     normalize="none",
 )
 # Two steps an epoch, 22 images left over.
-SPEC = training.RunSpec(
+SPEC = RunSpec(
     model=MODEL,
     images=data.ImageSpec((8, 8, 1), 16, dynamic=False),
     train_size=150,
-    importance_samples=1,
-    batch_size=64,
-    epochs=4,
-    schedule="cosine",
-    b1=0.9,
-    b2=0.999,
-    eps=1e-8,
+    train=TrainConfig(epochs=4, batch_size=64),
 )
 
 
-def hyperparams(seed=0, learning_rate=1e-2, beta=1.0, noise_scale=1.0) -> training.Hyperparams:
+def spec_with(spec: RunSpec = SPEC, **fields) -> RunSpec:
+    """`spec` with fields of its own, or by "optimizer__eps" of its groups."""
+    for name, value in fields.items():
+        group, _, field = name.rpartition("__")
+        value = dataclasses.replace(getattr(spec, group), **{field: value}) if group else value
+        spec = dataclasses.replace(spec, **{group or name: value})
+    return spec
+
+
+def hyperparams(seed=0, learning_rate=1e-2, beta=1.0, noise_scale=1.0) -> Hyperparams:
     weights = objectives.Weights(*map(np.float32, (noise_scale, 1.0, beta)))
-    return training.Hyperparams(np.int32(seed), np.float32(learning_rate), np.float32(1), weights)
+    return Hyperparams(np.int32(seed), objective=weights, optimizer=optimizers.Rates(np.float32(learning_rate)))
 
 
 GRID = runs.stack([hyperparams(), hyperparams(beta=4), hyperparams(1), hyperparams(2, 1e-3), hyperparams(3, 0.1, 0, 0)])
@@ -74,27 +78,27 @@ class Counted:
 @functools.cache
 def advance_on(devices: int):
     """`advance` of many runs, compiled once for all tests, and the counter of its traces."""
-    counted = Counted(training.make_program(SPEC).advance)
+    counted = Counted(Program(SPEC).advance)
     return runs.over_runs(counted, runs.mesh(devices), mapped=2), counted
 
 
 @functools.cache
 def compiled_init():
-    return runs.over_runs(training.make_program(SPEC).init, runs.mesh(1))
+    return runs.over_runs(Program(SPEC).init, runs.mesh(1))
 
 
-def initial(many: training.Hyperparams) -> training.TrainState:
+def initial(many: Hyperparams) -> TrainState:
     """The states of up to eight runs before the first step, on the host."""
     count = len(many.seed)
     return runs.take(jax.device_get(compiled_init()(runs.pad(many, 8), {})), slice(count))
 
 
-def placed(state: training.TrainState, devices: int) -> training.TrainState:
+def placed(state: TrainState, devices: int) -> TrainState:
     """A state where the program leaves it: one from the host would be traced, and compiled, once more."""
     return jax.device_put(state, NamedSharding(runs.mesh(devices), PartitionSpec("runs")))
 
 
-def train(many: training.Hyperparams, chunks=(4,), devices: int = 8):
+def train(many: Hyperparams, chunks=(4,), devices: int = 8):
     """Chunk after chunk, with the state on the devices: the last state, and the metrics of each chunk, on the host."""
     count, many = len(many.seed), runs.pad(many, devices)
     state, found = placed(initial(many), devices), []
@@ -134,10 +138,10 @@ def recording(pixels, spec, key, prepare=data.prepare):
 @functools.cache
 def step():
     """One update, with an eps that makes it smooth in the gradient: float32 errors of the gradient stay float32 errors."""
-    return jax.jit(training.make_program(dataclasses.replace(SPEC, eps=1e-2)).step)
+    return jax.jit(Program(spec_with(optimizer__eps=1e-2)).step)
 
 
-def state_of(seed: int = 0) -> training.TrainState:
+def state_of(seed: int = 0) -> TrainState:
     return jax.tree.map(jnp.asarray, runs.take(initial(runs.stack([hyperparams(seed)])), 0))
 
 
@@ -252,45 +256,18 @@ def test_steps_by_hand():
         np.testing.assert_allclose(mine, theirs, rtol=4 * EPS, atol=3 * rate * 100 * EPS)
 
 
-def test_adam_is_optaxs_or_stays():
-    generator = np.random.default_rng(0)
-    theirs, update = optax.scale_by_adam(eps=1e-8), jax.jit(lambda grads, state: theirs.update(grads, state))
-    spec = dataclasses.replace(SPEC, b1=0.9, b2=0.999, eps=1e-8)
-    mine = jax.jit(lambda grads, state, alive: training._adam(spec, grads, state, alive))
-    state = expected = theirs.init({"kernel": jnp.zeros((3, 4)), "bias": jnp.zeros(())})
-    for _ in range(20):
-        scale = 10 ** generator.uniform(-6, 3)
-        grads = jax.tree.map(lambda leaf, scale=scale: np.float32(scale * generator.normal(size=leaf.shape)), state.mu)
-        direction, state = mine(grads, state, True)
-        with jax.numpy_dtype_promotion("standard"):
-            found, expected = update(grads, expected)
-        for a, b in zip(*map(jax.tree.leaves, ((direction, state), (found, expected))), strict=True):
-            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-7)  # moments cancel, and so does 1 - b2^t
-    assert_same(mine(jax.tree.map(lambda leaf: np.nan * leaf, grads), state, False)[1], state)
-
-
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e25])
 @pytest.mark.parametrize("where", ["loss", "kernel", "bias"])
 def test_what_is_not_finite_is_seen(where, bad):
     """1e25 is finite, but its square, which Adam keeps, is not."""
     found = {"loss": np.ones((), np.float32), "kernel": np.full((3, 4), -1, np.float32), "bias": np.zeros((), np.float32)}
 
-    def is_finite() -> bool:
-        return bool(training._is_finite(jnp.asarray(found["loss"]), {name: found[name] for name in ("kernel", "bias")}))
+    def all_finite() -> bool:
+        return bool(is_finite(jnp.asarray(found["loss"]), {name: found[name] for name in ("kernel", "bias")}))
 
-    assert is_finite()
+    assert all_finite()
     found[where][(1, 2) if where == "kernel" else ()] = bad
-    assert is_finite() == (where == "loss" and bad == 1e25)
-
-
-@pytest.mark.parametrize(
-    ("schedule", "factor"),
-    [("linear", lambda t: 1 - t), ("cosine", lambda t: (1 + np.cos(np.pi * t)) / 2), ("constant", lambda t: 1.0)],
-)
-def test_learning_rate_decays(schedule, factor):
-    progress = np.linspace(0, 1, 9, dtype=np.float32)
-    found = optimizers.DECAYS[schedule](jnp.asarray(progress))
-    np.testing.assert_allclose(found, [factor(float(t)) for t in progress], atol=2 * EPS)
+    assert all_finite() == (where == "loss" and bad == 1e25)
 
 
 def epochs_of(index: int) -> np.ndarray:
@@ -330,9 +307,9 @@ def test_the_compiled_program_holds_no_collective():
 
 SHARED_KINDS = {
     "weighted": {},
-    "importance": {"importance_samples": 3},
+    "importance": {"objective__kind": "importance", "objective__importance_samples": 3},
     "optimal sigma": {"model": dataclasses.replace(MODEL, likelihood="gaussian", sigma="optimal")},
-    "mmd": {"objective": "mmd", "model": dataclasses.replace(MODEL, prior="mixture", prior_components=3)},
+    "mmd": {"objective__kind": "mmd", "model": dataclasses.replace(MODEL, prior="mixture", prior_components=3)},
 }
 
 
@@ -340,10 +317,10 @@ def train_on(devices: int, **fields):
     """Four epochs of two runs, with `devices` devices for each: the compiled program's text, and what it gives."""
     images = dataclasses.replace(SPEC.images, dynamic=True)
     # An eps that makes a step smooth in the gradient, as in `step`.
-    spec = dataclasses.replace(SPEC, data_devices=devices, images=images, eps=1e-2, **fields)
-    weights = objectives.Weights(*map(np.float32, (1, 1, 1)), mmd_weight=np.float32(10) if "objective" in fields else None)
+    spec = spec_with(train__data_devices=devices, images=images, optimizer__eps=1e-2, **fields)
+    weights = objectives.Weights(*map(np.float32, (1, 1, 1)), mmd_weight=np.float32(10))
     many = runs.stack([dataclasses.replace(hyperparams(seed), objective=weights) for seed in range(2)])
-    program, mesh = training.make_program(spec), runs.mesh(2, devices)
+    program, mesh = Program(spec), runs.mesh(2, devices)
     init, advance = runs.over_runs(program.init, mesh), runs.over_runs(program.advance, mesh, mapped=2)
     many = runs.put(many, mesh)
     args = (init(many, {}), many, runs.put(SPLITS, mesh, shared=True), np.int32(4))
@@ -369,13 +346,13 @@ def test_devices_that_share_a_batch_find_the_same_to_rounding(kind):
 @pytest.mark.parametrize("kind", ["capacity", "free_bits", "geco", "tc"])
 def test_every_objective_over_several_devices(kind, devices):
     used = {"beta": 2.0, "capacity": 3.0, "capacity_weight": 5.0, "free_bits": 0.5, "distortion_target": 30.0}
-    fields = {name: np.float32(used[name]) for name in objectives.OBJECTIVES[kind].uses}
+    fields = {name: np.float32(used[name]) for name in objectives.OBJECTIVES[kind].uses if name in used}
     found = []
     for count in (1, devices):
-        spec = dataclasses.replace(SPEC, data_devices=count, objective=kind, eps=1e-2)
-        weights = objectives.Weights(np.float32(1), np.float32(1), **fields)
+        spec = spec_with(train__data_devices=count, objective__kind=kind, optimizer__eps=1e-2)
+        weights = objectives.Weights(**fields)
         one = runs.stack([dataclasses.replace(hyperparams(), objective=weights)])
-        program, mesh = training.make_program(spec), runs.mesh(1, count)
+        program, mesh = Program(spec), runs.mesh(1, count)
         state = runs.over_runs(program.init, mesh)(one, {})
         found.append(runs.fetch(runs.over_runs(program.advance, mesh, mapped=2)(state, one, SPLITS, np.int32(4))))
     for mine, theirs in zip(*map(jax.tree.leaves, found), strict=True):
@@ -387,7 +364,7 @@ def test_every_objective_over_several_devices(kind, devices):
 
 def test_bfloat16_is_in_the_networks_alone():
     """Their products are; parameters, moments and metrics are float32, and the loss is near."""
-    half = training.make_program(dataclasses.replace(SPEC, eps=1e-2, precision="bfloat16")).step
+    half = Program(spec_with(optimizer__eps=1e-2, train__precision="bfloat16")).step
     jaxpr = str(jax.make_jaxpr(half)(state_of(), hyperparams(), BATCH))
     products = re.findall(r":(\w+)\[[\d,]*\] = dot_general", jaxpr)
     assert set(products) == {"bf16"}
@@ -440,11 +417,11 @@ def test_no_nan_reaches_the_parameters():
 
 
 def test_valid_metrics_are_those_of_the_valid_split():
-    program = training.make_program(SPEC)
+    program = Program(SPEC)
     start = state_of()
     shapes = jax.eval_shape(program.advance, start, hyperparams(), {"train": SPLITS["train"]}, np.int32(1))[1]
     assert set(shapes) == {"train"}
-    program = training.make_program(dataclasses.replace(SPEC, batch_size=15))
+    program = Program(spec_with(train__batch_size=15))
     state, chunk = jax.jit(program.advance)(start, hyperparams(), SPLITS, np.int32(1))
     assert set(chunk) == {"train", "valid"}
     # At the end of the chunk, with keys of their own stream, in batches no smaller than those of training.
@@ -459,12 +436,12 @@ def test_valid_metrics_are_those_of_the_valid_split():
     np.testing.assert_allclose(valid.loss, (distortion + rate).mean(), rtol=10 * EPS)
 
 
-def two_epochs(**changed) -> tuple[training.TrainState, training.Metrics]:
+def two_epochs(**changed) -> tuple[TrainState, Metrics]:
     """The state and the training metrics after two epochs of one run with another spec, weights or schedules."""
     weights = changed.pop("weights", objectives.Weights(*map(np.float32, (1, 1, 1))))
     lengths = changed.pop("lengths", {})
     given = dataclasses.replace(hyperparams(), objective=weights, schedule_epochs=lengths)
-    program = training.make_program(dataclasses.replace(SPEC, **changed))
+    program = Program(spec_with(**changed))
     state, metrics = jax.jit(program.advance)(jax.jit(program.init)(given, {}), given, SPLITS, jnp.int32(2))
     return state, metrics["train"]
 
@@ -484,7 +461,7 @@ def test_a_scheduled_weight_moves_with_the_epochs():
 
 def test_an_objective_carries_its_state_through_the_scan():
     weights = objectives.Weights(np.float32(1), np.float32(1), distortion_target=np.float32(5))
-    state, metrics = two_epochs(objective="geco", weights=weights)
+    state, metrics = two_epochs(objective__kind="geco", weights=weights)
     assert set(state.carried) == {"log_multiplier", "constraint"}
     # Four steps above the target of 5 nats, each of which may add at most 0.05.
     assert 0 < state.carried["log_multiplier"] <= 4 * 0.05 + EPS
@@ -493,16 +470,29 @@ def test_an_objective_carries_its_state_through_the_scan():
 
 def test_free_bits_report_the_rate_itself():
     weights = objectives.Weights(np.float32(1), np.float32(1), np.float32(1), free_bits=np.float32(50))
-    _, metrics = two_epochs(objective="free_bits", weights=weights)
+    _, metrics = two_epochs(objective__kind="free_bits", weights=weights)
     assert metrics.rate < 50
     np.testing.assert_allclose(metrics.loss, metrics.distortion + 2 * 50, rtol=1e-5)
 
 
 def test_cooling_by_hand():
-    """The least sigma falls from the scale of the data to a thousandth of it in half of the 8 steps; then there is none."""
-    spec = dataclasses.replace(SPEC, cooling=0.5)
-    state = training.TrainState(jnp.int32(0), {}, {"scale": jnp.float32(2)}, (), jnp.int32(-1))
-    found = [training._cooled(spec, state.replace(step=jnp.int32(step)))["least_log_sigma"] for step in range(8)]
+    """The least sigma falls from the scale of the data to a thousandth of it in two epochs; then there is none."""
+    names, lengths, scale = {"sigma": "cooling"}, {"sigma": np.float32(2)}, jnp.float32(2)
+    found = [schedules.least_log_sigma(names, lengths, jnp.float32(step / 2), scale) for step in range(8)]
     np.testing.assert_allclose(found[:4], np.log(2) + np.arange(4) / 4 * np.log(1e-3), rtol=1e-5)
     assert found[4:] == [-np.inf] * 4
-    assert training._cooled(SPEC, state) == {}
+
+
+def test_the_schedule_of_sigma_holds_it_up():
+    """In steps at epochs 0 to 1.5 of a cooling over 2 epochs sigma is no less than its bound, and far above 0.01."""
+    model = dataclasses.replace(MODEL, likelihood="gaussian", sigma="fixed", normalize="center")
+    statistics = {"mean": jnp.zeros((8, 8, 1)), "scale": jnp.float32(0.5)}
+    found = {}
+    for length in (2.0, 1e-3):
+        spec = spec_with(model=model, schedules=(("sigma", "cooling"),))
+        given = hyperparams().replace(sigma=np.float32(0.01), schedule_epochs={"sigma": np.float32(length)})
+        program = Program(spec)
+        state = jax.jit(program.init)(given, statistics)
+        found[length] = jax.jit(program.step)(state.replace(step=jnp.int32(1)), given, BATCH)[1].distortion
+    # Squares of about 0.1 at 64 pixels: over 2 sigma^2, and 64 log sigma. At epoch 0.5 of 2 the bound is 0.089.
+    assert found[1e-3] > 10 * abs(found[2.0])

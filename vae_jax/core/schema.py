@@ -170,6 +170,17 @@ def traced(config) -> dict[str, np.generic]:
     return {field.name: kinds[field.kind](getattr(config, field.name)) for field in fields(type(config)) if field.traced}
 
 
+def numbers(config: type) -> Any:
+    """A frozen dataclass of the traced fields of a group's dataclass, each a number, by default the field's default.
+
+    A base for the pytree that carries them: what `traced` gives are its arguments.
+    """
+    defaults = traced(config())
+    return dataclasses.make_dataclass(
+        config.__name__, [(name, Any, dataclasses.field(default=value)) for name, value in defaults.items()], frozen=True
+    )
+
+
 def group(flat: Mapping[str, Value], name: str) -> dict[str, Value]:
     """The fields of one group of a flat config (by dotted names), as keyword arguments of its dataclass."""
     return {key.partition(".")[2]: value for key, value in flat.items() if key.startswith(f"{name}.")}

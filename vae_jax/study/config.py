@@ -12,7 +12,7 @@ from vae_jax.models.vae import ModelConfig
 from vae_jax.training.objectives import ObjectiveConfig
 from vae_jax.training.optimizers import OptimizerConfig
 from vae_jax.training.schedules import ScheduleConfig
-from vae_jax.training.step import TrainConfig
+from vae_jax.training.state import TrainConfig
 
 Flat = dict[str, Value]  # a config by dotted names
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import vae_jax
 from vae_jax.core import errors, registry
 from vae_jax.storage import run_directory
-from vae_jax.study import grid, planning, provenance
-from vae_jax.study.config import ABSENT, Flat
+from vae_jax.study import grid, older, planning, provenance
+from vae_jax.study.config import Flat
 from vae_jax.study.grid import Run
 from vae_jax.study.planning import Study
 from vae_jax.system.progress import say
@@ -43,7 +43,7 @@ def _described(workdir: pathlib.Path, described: dict) -> Iterator[tuple[dict, l
     """The config, the rows and the sweeps of a `config.json`; what cannot be used inside is told as its fault."""
     try:
         sweeps = [(key, values) for key, values in described["sweeps"]]
-        yield ABSENT | grid.flatten(described["config"]), described["sweep"], sweeps
+        yield older.translated(grid.flatten(described["config"]), described["sweep"], sweeps)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         if isinstance(error, errors.UserError):
             raise

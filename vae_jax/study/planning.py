@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import ml_collections
 import numpy as np
 
+from vae_jax.core import schema
 from vae_jax.data import dataset
 from vae_jax.data.dataset import Dataset
 from vae_jax.evaluation.columns import EvalConfig
@@ -15,21 +16,21 @@ from vae_jax.study import grid, rules
 from vae_jax.study.grid import Run
 from vae_jax.system import runs
 from vae_jax.system.progress import say
-from vae_jax.training import objectives
-from vae_jax.training.loop import Plan
-from vae_jax.training.step import Hyperparams, RunSpec
+from vae_jax.training import optimizers
+from vae_jax.training.objectives import ObjectiveConfig, Weights
+from vae_jax.training.optimizers import OptimizerConfig, Rates
+from vae_jax.training.state import Hyperparams, RunSpec, TrainConfig
 
 Config = ml_collections.ConfigDict | Mapping
 
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """Runs that share data, program and plan: trained together, checkpointed together."""
+    """Runs that share data and program: trained together, checkpointed together."""
 
     dataset: Dataset
     spec: RunSpec
     eval: EvalConfig
-    plan: Plan
     numbers: list[int]
     hyperparams: Hyperparams  # leading runs axis
 
@@ -61,8 +62,8 @@ def plan(config: Config, sweep: grid.Sweep | None = None, sweeps: grid.Sweeps = 
     planned = grid.expand(config, grid.adding(rows), typed)
     loaded = functools.cache(lambda source: dataset.load(**dict(source)))
     groups = [
-        Group(loaded(source), spec, eval_spec, plan, [number for number, _ in members], runs.stack([h for _, h in members]))
-        for (source, spec, eval_spec, plan), members in group(planned, loaded).items()
+        Group(loaded(source), spec, eval_spec, [number for number, _ in members], runs.stack([h for _, h in members]))
+        for (source, spec, eval_spec), members in group(planned, loaded).items()
     ]
     _tell_whole_batches(planned, loaded)
     return Study(config, rows, typed, planned, groups)
@@ -77,13 +78,12 @@ def _tell_whole_batches(planned: Sequence[Run], loaded: Callable[..., Dataset]) 
 
 
 def group(planned: Sequence[Run], loaded: Callable[..., Dataset]) -> dict[tuple, list[tuple[int, Hyperparams]]]:
-    """Runs by what they share: {(data settings, spec, eval spec, plan): [(run number, hyperparams), ...]}."""
+    """Runs by what they share: {(data settings, spec, eval spec): [(run number, hyperparams), ...]}."""
     groups: dict[tuple, list] = {}
     for number, run in enumerate(planned):
         source = source_of(run)
         spec, hyperparams = specify(run, loaded(source))
-        plan = Plan(**{key: run.config[f"train.{key}"] for key in ("chunk_epochs", "checkpoint_every")})
-        shared = (source, spec, EvalConfig(**run.group("eval")), plan)
+        shared = (source, spec, EvalConfig(**run.group("eval")))
         groups.setdefault(shared, []).append((number, hyperparams))
     return groups
 
@@ -101,22 +101,22 @@ def specify(run: Run, dataset: Dataset) -> tuple[RunSpec, Hyperparams]:
     """
     config = run.config
     rules.check_data(config, dataset)
-    kind, number = rules.sigma(config)
+    (kind, number), curves = rules.sigma(config), rules.schedules(config)
+    objective, optimizer = ObjectiveConfig(**run.group("objective")), OptimizerConfig(**run.group("optimizer"))
     spec = RunSpec(
         model=ModelSpec(**run.group("model") | {"shape": dataset.spec.shape, "sigma": kind, "levels": dataset.spec.levels}),
         images=dataset.spec,
         train_size=len(dataset.splits["train"]),
-        importance_samples=config["objective.importance_samples"],
-        batch_size=rules.batch_size(config, dataset),
-        data_devices=config["train.data_devices"],
-        precision=config["train.precision"],
-        epochs=config["train.epochs"],
-        objective=config["objective.kind"],
-        schedules=tuple((weight, name) for weight, (name, _) in rules.schedules(config).items()),
-        **{key: config[f"optimizer.{key}"] for key in ("schedule", "b1", "b2", "eps", "cooling")},
+        objective=schema.static(objective),
+        optimizer=optimizers.static(optimizer),
+        train=TrainConfig(**run.group("train") | {"batch_size": rules.batch_size(config, dataset)}),
+        schedules=tuple((weight, name) for weight, (name, _) in curves.items()),
     )
-    used = ("noise_scale", "distortion_weight", *objectives.OBJECTIVES[spec.objective].uses)
-    weights = objectives.Weights(**{key: np.float32(config[f"objective.{key}"]) for key in used})
-    lengths = {weight: np.float32(epochs) for weight, (_, epochs) in rules.schedules(config).items()}
-    rate = np.float32(config["optimizer.learning_rate"])
-    return spec, Hyperparams(np.int32(run.seed), rate, np.float32(number), weights, lengths)
+    hyperparams = Hyperparams(
+        seed=np.int32(run.seed),
+        sigma=np.float32(number),
+        objective=Weights(**schema.traced(objective)),
+        optimizer=Rates(**schema.traced(optimizer)),
+        schedule_epochs={weight: np.float32(epochs) for weight, (_, epochs) in curves.items()},
+    )
+    return spec, hyperparams

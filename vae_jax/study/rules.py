@@ -17,7 +17,7 @@ from vae_jax.study.config import FIELDS, Flat
 from vae_jax.training import objectives
 from vae_jax.training.schedules import SCHEDULED, parse
 
-CONSTANT: Flat = {key: field.default for key, field in FIELDS.items() if key.startswith("schedule.")}
+CONSTANT: Flat = {f"schedule.{weight}": "constant" for weight in SCHEDULED}
 
 
 def check(config: Flat) -> None:
@@ -176,7 +176,8 @@ def total_correlation_needs_full_noise(config: Flat) -> None:
 def weights_have_an_effect(config: Flat) -> None:
     """A weight that the objective does not use stands at its default."""
     kind = config["objective.kind"]
-    used = objectives.OBJECTIVES[kind].moved_by
+    objective = objectives.OBJECTIVES[kind]
+    used = (*objective.uses, *(("importance_samples",) if objective.needs_draws else ()))
     for field in schema.fields(objectives.ObjectiveConfig, "objective"):
         value = config[field.key]
         if field.unused is not None and value != field.unused and field.name not in used:
@@ -185,44 +186,37 @@ def weights_have_an_effect(config: Flat) -> None:
             )
 
 
-def importance_weighted_bound_has_no_weights(config: Flat) -> None:
-    """Several draws make a bound of their own."""
-    samples = config["objective.importance_samples"]
-    weights = [config[f"objective.{key}"] for key in ("noise_scale", "distortion_weight", "beta")]
-    plain = config["objective.kind"] == "weighted" and weights == [1, 1, 1] and CONSTANT.items() <= config.items()
-    if samples > 1 and not plain:
+def best_sigma_is_of_one_draw(config: Flat) -> None:
+    """The sigma that is best for several draws has no closed form."""
+    kind = config["objective.kind"]
+    if sigma(config)[0] == "optimal" and objectives.OBJECTIVES[kind].needs_draws:
         raise errors.UserError(
-            f"objective.importance_samples={samples}: the importance-weighted bound has no weights; objective.kind should "
-            "be weighted, and noise_scale, distortion_weight and beta constant 1"
-        )
-    if samples > 1 and sigma(config)[0] == "optimal":
-        raise errors.UserError(
-            f"model.sigma=optimal with objective.importance_samples={samples}: the best sigma of several draws has no "
-            "closed form; should be learned"
+            f"model.sigma=optimal with objective.kind={kind}: the best sigma of several draws has no closed form; "
+            "should be learned"
         )
 
 
 def cooling_needs_a_sigma(config: Flat) -> None:
     """What falls is a bound on sigma, from the scale of the data on."""
-    if config["optimizer.cooling"] and (sigma(config)[0] in ("", "optimal") or config["model.normalize"] == "none"):
+    schedule = config["schedule.sigma"]
+    if schedule != "constant" and (sigma(config)[0] in ("", "optimal") or config["model.normalize"] == "none"):
         raise errors.UserError(
-            f"optimizer.cooling={config['optimizer.cooling']:g}: should be 0 where sigma is none or optimal, or "
-            "model.normalize is none: it holds sigma above a falling part of the data's scale"
+            f"schedule.sigma={schedule}: should be constant where sigma is none or optimal, or model.normalize is none: it "
+            "holds sigma above a falling part of the data's scale"
         )
 
 
 def schedules(config: Flat) -> dict[str, tuple[str, float]]:
-    """Name and length in epochs of every schedule that is not constant, by weight."""
-    found = {}
-    used = objectives.OBJECTIVES[config["objective.kind"]].moved_by
-    for weight in SCHEDULED:
+    """Name and length in epochs of every schedule that is not constant, by weight, and of that of sigma."""
+    found, kind = {}, config["objective.kind"]
+    for weight in (*SCHEDULED, "sigma"):
         text = str(config[f"schedule.{weight}"])
         parsed = parse(f"schedule.{weight}", text)
         if parsed is None:
             continue
-        if weight not in used:
+        if weight not in ("sigma", *objectives.OBJECTIVES[kind].uses):
             raise errors.UserError(
-                f"schedule.{weight}={text}: has no effect with objective.kind={config['objective.kind']}; should be constant"
+                f"schedule.{weight}={text}: has no effect with objective.kind={kind}; should be constant"
             )
         found[weight] = parsed
     return found
@@ -258,7 +252,7 @@ RULES: tuple[Callable[[Flat], object], ...] = (
     free_bits_need_independent_latents,
     total_correlation_needs_full_noise,
     weights_have_an_effect,
-    importance_weighted_bound_has_no_weights,
+    best_sigma_is_of_one_draw,
     schedules,
     cooling_needs_a_sigma,
     constraint_needs_a_target,

@@ -16,7 +16,7 @@ from vae_jax.study.planning import Group, Study
 from vae_jax.system import multihost, runs, signals
 from vae_jax.system.progress import Progress
 from vae_jax.training import loop
-from vae_jax.training.step import TrainState
+from vae_jax.training.state import TrainState
 
 
 def train(study: Study, workdir: pathlib.Path) -> list[TrainState]:
@@ -29,11 +29,10 @@ def train(study: Study, workdir: pathlib.Path) -> list[TrainState]:
     for index, group in enumerate(study.groups):
         labels = [label(study, number) for number in group.numbers]
         start = time.time()
+        directory, metrics = checkpoint_directory(workdir, index), workdir / "metrics.jsonl"
+        job = loop.Job(group.spec, group.hyperparams, group.dataset, labels, directory, metrics, size)
         with signals.held() as stop:
-            state, size = loop.fit(
-                group.spec, group.hyperparams, group.dataset, group.plan, labels,
-                checkpoint_directory(workdir, index), workdir / "metrics.jsonl", size, stop,
-            )  # fmt: skip
+            state, size = loop.fit(job, stop)
         states.append(state)
         log(workdir, {"event": "trained", "group": index, "runs": len(labels), "seconds": time.time() - start})
     return states
@@ -46,7 +45,7 @@ def saved_state(group: Group, directory: pathlib.Path, workdir: pathlib.Path) ->
       UserError: its training has not finished.
     """
     saved = loop.load(group.spec, group.hyperparams, group.dataset, directory)
-    if saved is None or saved.step != group.spec.epochs:
+    if saved is None or saved.step != group.spec.train.epochs:
         raise errors.UserError(
             f"--workdir={workdir}: its training has not finished; run the same experiments.train command again"
         )
@@ -104,7 +103,7 @@ def _evaluated(group: Group, state: TrainState):
         group.hyperparams.objective,
         group.hyperparams.seed,
         group.dataset,
-        group.spec.objective,
+        group.spec.objective.kind,
     )
 
 

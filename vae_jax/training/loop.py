@@ -1,4 +1,4 @@
-"""Trains many runs of one spec together: the host's loop over chunks, with progress, metrics, checkpoints and resume."""
+"""Trains runs of one spec together: the host's loop over chunks, with progress, metrics, checkpoints and resume."""
 
 import dataclasses
 import functools
@@ -11,72 +11,78 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from vae_jax.core import errors
-from vae_jax.data import dataset as data
+from vae_jax.data.dataset import Dataset
 from vae_jax.storage import checkpoints, run_directory
 from vae_jax.system import memory, multihost, runs, signals
 from vae_jax.system.progress import Progress, counted
-from vae_jax.training import step as training
+from vae_jax.training.state import Hyperparams, Metrics, RunSpec, TrainState
+from vae_jax.training.step import Program
+
+OnChunk = Callable[[list[run_directory.Row]], object]
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
-    """When the host looks at a group of runs, in epochs; never by the clock. Fields of the config's `train` group."""
+class Job:
+    """Runs to train together, and where what they leave goes.
 
-    chunk_epochs: int
-    checkpoint_every: int  # 0: at the end only
+    Attributes:
+      spec: what the runs share.
+      hyperparams: with a leading runs axis, NumPy.
+      dataset: trained on, and validated on if it has a "valid" split.
+      labels: one row per run (run, name, seed) that heads each of its lines of metrics.
+      checkpoints: their directory.
+      metrics: the file to which one line per chunk and run is appended.
+      offset: how long that file was when this job began, in bytes.
+    """
+
+    spec: RunSpec
+    hyperparams: Hyperparams
+    dataset: Dataset
+    labels: list[run_directory.Row]
+    checkpoints: pathlib.Path
+    metrics: pathlib.Path
+    offset: int = 0
+
+    def saved(self) -> checkpoints.Checkpoint | None:
+        """The newest whole checkpoint, or None where none was saved."""
+        return load(self.spec, self.hyperparams, self.dataset, self.checkpoints)
 
 
-def fit(
-    spec: training.RunSpec,
-    hyperparams: training.Hyperparams,
-    dataset: data.Dataset,
-    plan: Plan,
-    labels: list[run_directory.Row],
-    directory: pathlib.Path,
-    metrics: pathlib.Path,
-    done_before: int,
-    stop: Sequence[int] = (),
-) -> tuple[training.TrainState, int]:
+def fit(job: Job, stop: Sequence[int] = (), on_chunk: OnChunk | None = None) -> tuple[TrainState, int]:
     """Train every run to its last epoch, or go on from where a checkpoint says it was.
 
     Where the devices have no room for all runs they take turns, chunk by chunk: files and numbers are the same.
 
     Args:
-      spec: what the runs share.
-      hyperparams: with a leading runs axis, NumPy.
-      dataset: trained on, and validated on if it has a "valid" split.
-      plan: how long a chunk is.
-      labels: one row per run (run, name, seed) that heads each of its lines of metrics.
-      directory: of the checkpoints.
-      metrics: the file that one line per chunk and run is appended to.
-      done_before: how long that file was when this group began, in bytes.
+      job: what to train.
       stop: looked at after each chunk; a signal in it asks to save and stop.
+      on_chunk: called with the rows that a chunk adds to the metrics file. After an interruption it is called again with
+        those of the chunks since the last checkpoint.
 
     Returns:
-      The final state of every run (host), and how long the metrics file is.
+      The final state of every run (host), and how long the metrics file is, in bytes.
 
     Raises:
       UserError: not even one run for each device fits.
       Stopped: `stop` asked for it, and everything up to there is saved.
     """
     # What was trained since the last checkpoint is trained again after a retry.
-    attempt = functools.partial(_fit, spec, hyperparams, dataset, plan, labels, directory, metrics, done_before, stop)
-    return memory.halving(attempt, len(labels))[0]
+    return memory.halving(functools.partial(_attempt, job, stop, on_chunk), len(job.labels))[0]
 
 
-def check(spec: training.RunSpec, hyperparams: training.Hyperparams, dataset: data.Dataset) -> None:
+def check(spec: RunSpec, hyperparams: Hyperparams, dataset: Dataset) -> None:
     """Refuse what `fit` could not do here, as far as that is known without compiling.
 
     Raises:
       UserError: too few devices, or more memory needed than there is for the states of all runs (host) or for the data and
         the state of one (each device).
     """
-    if spec.data_devices > jax.device_count():
-        raise errors.UserError(f"train.data_devices={spec.data_devices}: there are {jax.device_count()} devices")
-    if jax.process_count() > 1 and jax.device_count() % spec.data_devices:
+    if spec.train.data_devices > jax.device_count():
+        raise errors.UserError(f"train.data_devices={spec.train.data_devices}: there are {jax.device_count()} devices")
+    if jax.process_count() > 1 and jax.device_count() % spec.train.data_devices:
         # A process whose devices were left over could not call the program.
         raise errors.UserError(
-            f"train.data_devices={spec.data_devices}: should divide the {jax.device_count()} devices of all processes"
+            f"train.data_devices={spec.train.data_devices}: should divide the {jax.device_count()} devices of all processes"
         )
     state = memory.size(_state_like(spec, hyperparams, dataset))
     if 2 * state > memory.free():
@@ -100,57 +106,117 @@ def _too_large(needed: int, shared: int, room: int) -> errors.UserError:
     )
 
 
-def _fit(
-    spec, hyperparams, dataset, plan, labels, directory, metrics, done_before, stop, most
-) -> tuple[training.TrainState, int]:
+def _attempt(job: Job, stop: Sequence[int], on_chunk: OnChunk | None, most: int) -> tuple[TrainState, int]:
     """See `fit`; at most `most` runs are on the devices at a time."""
-    count = len(labels)
-    program = training.make_program(spec)
-    mesh = runs.mesh(most, spec.data_devices)
-    saved = load(spec, hyperparams, dataset, directory)
-    epoch, size = (saved.step, saved.metadata["metrics_bytes"]) if saved else (0, done_before)
-    if saved and epoch == spec.epochs:
-        return saved.state, size
-    if multihost.writes():
-        run_directory.truncate(metrics, size)
-    splits = {"train": dataset.splits["train"].pixels}
-    if "valid" in dataset.splits:
-        splits["valid"] = dataset.images("valid")
-    statistics, splits = runs.put((dataset.statistics(spec.model.normalize), splits), mesh, shared=True)
-    state = _state_like(spec, hyperparams, dataset)
-    room = memory.per_device(2 * memory.size(state))  # the host holds all states twice while it saves them
-    blocks, advance = _blocks(program.advance, mesh, most, count, (state, hyperparams), splits, room)
-    hyperparams = blocks.hold(hyperparams)
-    init = runs.over_runs(program.init, mesh)
-    with memory.watched(min(blocks.size, count)):
-        state = blocks.hold(saved.state) if saved else blocks.call(init, (hyperparams,), statistics)
-
-    name = ", ".join(dict.fromkeys(str(row["name"]) for row in labels))
-    per_epoch = spec.steps_per_epoch * count
-    progress = Progress(f"{name} ({counted(count, 'run')})", spec.epochs * per_epoch, "steps")
-    progress.begin(epoch * per_epoch)
-    last_save = epoch
-    while epoch < spec.epochs:
-        length = min(plan.chunk_epochs, spec.epochs - epoch)
-        with memory.watched(min(blocks.size, count)):
-            state, chunk = blocks.call(advance, (state, hyperparams), splits, np.int32(length))
-            chunk = blocks.fetch(chunk)  # waits: what fails on a device fails here
-        epoch += length
-        if multihost.writes():
-            run_directory.truncate(metrics, size)  # a directory that was taken away and came again is not gone on with
-            size = run_directory.append_jsonl(metrics, _lines(labels, epoch, epoch * spec.steps_per_epoch, chunk))
-        due = plan.checkpoint_every and epoch - last_save >= plan.checkpoint_every
+    saved = job.saved()
+    if saved and saved.step == job.spec.train.epochs:
+        return saved.state, saved.metadata["metrics_bytes"]
+    session = _Session(job, most, saved)
+    progress = Progress(_title(job), session.total, "steps")
+    progress.begin(session.done)
+    while session.epoch < job.spec.train.epochs:
+        rows = session.advance()
+        if on_chunk and multihost.writes():
+            on_chunk(rows)
         asked = -multihost.least(-max(stop, default=0))  # all processes stop together
-        if due or asked or epoch == spec.epochs:
-            host = blocks.fetch(state)
-            checkpoints.save(directory, epoch, host, {"metrics_bytes": size})
-            last_save = epoch
-        progress.update(epoch * per_epoch)
+        if asked or session.due():
+            session.save()
+        progress.update(session.done)
         if asked:
             progress.finish()
-            raise signals.Stopped(asked, f"saved after epoch {epoch} of {spec.epochs}")
+            raise signals.Stopped(asked, f"saved after epoch {session.epoch} of {job.spec.train.epochs}")
     progress.finish()
-    return host, size
+    return session.host, session.size
+
+
+def _title(job: Job) -> str:
+    """What the progress line says is trained."""
+    name = ", ".join(dict.fromkeys(str(row["name"]) for row in job.labels))
+    return f"{name} ({counted(len(job.labels), 'run')})"
+
+
+class _Session:
+    """A job on the devices, from its first state or a checkpoint on.
+
+    Attributes:
+      epoch: how far the runs are.
+      size: how long the metrics file is, in bytes.
+      host: the state that was saved last.
+    """
+
+    host: TrainState
+
+    def __init__(self, job: Job, most: int, saved: checkpoints.Checkpoint | None):
+        self.job = job
+        self.epoch = saved.step if saved else 0
+        self.size: int = saved.metadata["metrics_bytes"] if saved else job.offset
+        self.saved_at = self.epoch
+        if multihost.writes():
+            run_directory.truncate(job.metrics, self.size)
+        program, mesh = Program(job.spec), runs.mesh(most, job.spec.train.data_devices)
+        statistics, self.splits = runs.put(_shared(job), mesh, shared=True)
+        state = _state_like(job.spec, job.hyperparams, job.dataset)
+        room = memory.per_device(2 * memory.size(state))  # the host holds all states twice while it saves them
+        trees = state, job.hyperparams
+        self.blocks, self.program = _blocks(program.advance, mesh, most, len(job.labels), trees, self.splits, room)
+        self.hyperparams = self.blocks.hold(job.hyperparams)
+        init = runs.over_runs(program.init, mesh)
+        with memory.watched(self.together):
+            if saved:
+                self.state = self.blocks.hold(saved.state)
+            else:
+                self.state = self.blocks.call(init, (self.hyperparams,), statistics)
+
+    @property
+    def together(self) -> int:
+        """How many runs are on the devices at a time."""
+        return min(self.blocks.size, len(self.job.labels))
+
+    @property
+    def total(self) -> int:
+        """Steps of all runs."""
+        return self.job.spec.train.epochs * self.job.spec.steps_per_epoch * len(self.job.labels)
+
+    @property
+    def done(self) -> int:
+        """Of those, how many are done."""
+        return self.epoch * self.job.spec.steps_per_epoch * len(self.job.labels)
+
+    def advance(self) -> list[run_directory.Row]:
+        """Train a chunk and write its lines of metrics, which are returned."""
+        spec = self.job.spec
+        length = min(spec.train.chunk_epochs, spec.train.epochs - self.epoch)
+        with memory.watched(self.together):
+            held = self.state, self.hyperparams
+            self.state, chunk = self.blocks.call(self.program, held, self.splits, np.int32(length))
+            chunk = self.blocks.fetch(chunk)  # waits: what fails on a device fails here
+        self.epoch += length
+        rows = _lines(self.job.labels, self.epoch, self.epoch * spec.steps_per_epoch, chunk)
+        if multihost.writes():
+            # Raises if the file was deleted or recreated meanwhile.
+            run_directory.truncate(self.job.metrics, self.size)
+            self.size = run_directory.append_jsonl(self.job.metrics, rows)
+        return rows
+
+    def due(self) -> bool:
+        """Whether a checkpoint is: after so many epochs, or at the end."""
+        train = self.job.spec.train
+        every = train.checkpoint_every and self.epoch - self.saved_at >= train.checkpoint_every
+        return bool(every) or self.epoch == train.epochs
+
+    def save(self) -> None:
+        """Write a checkpoint."""
+        self.host = self.blocks.fetch(self.state)
+        checkpoints.save(self.job.checkpoints, self.epoch, self.host, {"metrics_bytes": self.size})
+        self.saved_at = self.epoch
+
+
+def _shared(job: Job) -> tuple[dict, dict]:
+    """What all runs of a job need on each device: the statistics of the training data, and the splits."""
+    splits = {"train": job.dataset.splits["train"].pixels}
+    if "valid" in job.dataset.splits:
+        splits["valid"] = job.dataset.images("valid")
+    return job.dataset.statistics(job.spec.model.normalize), splits
 
 
 def _blocks(
@@ -179,21 +245,19 @@ def _blocks(
 
 
 def load(
-    spec: training.RunSpec, hyperparams: training.Hyperparams, dataset: data.Dataset, directory: pathlib.Path
+    spec: RunSpec, hyperparams: Hyperparams, dataset: Dataset, directory: pathlib.Path
 ) -> checkpoints.Checkpoint | None:
     """The newest whole checkpoint of these runs, or None where none was saved."""
     return checkpoints.load_latest(directory, _state_like(spec, hyperparams, dataset))
 
 
-def _state_like(spec: training.RunSpec, hyperparams: training.Hyperparams, dataset: data.Dataset) -> training.TrainState:
+def _state_like(spec: RunSpec, hyperparams: Hyperparams, dataset: Dataset) -> TrainState:
     """The shapes of the state of these runs."""
-    init = jax.vmap(training.make_program(spec).init, (0, None))
-    return jax.eval_shape(init, hyperparams, dataset.statistics(spec.model.normalize))
+    statistics = dataset.statistics(spec.model.normalize)
+    return jax.eval_shape(jax.vmap(Program(spec).init, (0, None)), hyperparams, statistics)
 
 
-def _lines(
-    labels: list[run_directory.Row], epoch: int, step: int, chunk: dict[str, training.Metrics]
-) -> list[run_directory.Row]:
+def _lines(labels: list[run_directory.Row], epoch: int, step: int, chunk: dict[str, Metrics]) -> list[run_directory.Row]:
     """One row per run: train metrics are means over the chunk, valid ones stand at its end."""
     columns = {
         f"{split}_{field.name}": getattr(metrics, field.name)

@@ -1,14 +1,13 @@
-"""What is minimised: per-example terms in nats, then one batch-level loss of those terms, by name.
+"""What is minimised: per-example terms in nats, then one loss of a batch of those terms, by name.
 
     loss = distortion_weight * D + beta * R
 
 with D = -log p(x | z) summed over pixels and R = KL(q(z | x) || p(z)) summed over latents. AE, VAE and beta-VAE differ
-in three traced numbers (`Weights`) only. -loss of the VAE (1, 1, 1) is the ELBO. The other rows of `OBJECTIVES` are other
-ways to choose a point of the same trade-off.
+in three traced numbers (`Weights`) only. -loss of the VAE (1, 1, 1) is the ELBO. The other entries of `OBJECTIVES` choose
+a point of the same trade-off in other ways.
 """
 
 import dataclasses
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +22,8 @@ from vae_jax.core import schema
 from vae_jax.core.registry import Registry
 from vae_jax.models.priors import Prior
 from vae_jax.models.vae import VAE, Posterior, reparameterize
+from vae_jax.training import discrepancies
+from vae_jax.training.rows import WHOLE, Rows
 
 # A number: inside a program traced, on the host a NumPy scalar, or an array with one for each run.
 Number = Any
@@ -36,14 +37,14 @@ class ObjectiveConfig:
     """The loss: distortion_weight * D + beta * R in nats per image, or another objective."""
 
     kind: str = schema.field("weighted", "Which objective.", choices=OBJECTIVES, absent="weighted")
-    noise_scale: float = schema.field(1.0, "s of z = mean + s * std * eps; 0: an AE.", low=0, high=1e6, traced=True)
+    noise_scale: float = schema.field(
+        1.0, "s of z = mean + s * std * eps; 0: an AE.", low=0, high=1e6, traced=True, unused=1
+    )
     distortion_weight: float = schema.field(1.0, "Weight of the distortion D.", low=0, high=1e6, traced=True, unused=1)
     beta: float = schema.field(
         1.0, "Weight of the rate R (tc: of the total correlation).", low=0, high=1e6, traced=True, unused=1
     )
-    importance_samples: int = schema.field(
-        1, "Above 1: the importance-weighted bound (IWAE) of so many draws.", low=1, high=10_000
-    )
+    importance_samples: int = schema.field(1, "importance: draws of z per image.", low=1, high=10_000, unused=1)
     capacity: float = schema.field(
         0.0, "capacity: the rate that the batch is pulled to, in nats.", low=0, high=1e6, traced=True, unused=0, absent=0.0
     )
@@ -59,18 +60,13 @@ class ObjectiveConfig:
     )
 
 
-@struct.dataclass
-class Weights:
-    """The traced numbers of the config's `objective` group; None where the kind has no use for one."""
+# A variable of its own, because a type checker takes no call for a base class.
+_NUMBERS: Any = schema.numbers(ObjectiveConfig)
 
-    noise_scale: Number
-    distortion_weight: Number
-    beta: Number = None
-    capacity: Number = None  # nats
-    capacity_weight: Number = None
-    free_bits: Number = None  # nats per latent
-    distortion_target: Number = None  # nats
-    mmd_weight: Number = None
+
+@struct.dataclass
+class Weights(_NUMBERS):
+    """The traced fields of `ObjectiveConfig`, each a number: what differs between the runs of one program."""
 
 
 @struct.dataclass
@@ -78,13 +74,15 @@ class Terms:
     """Per-example terms of one batch, in nats."""
 
     distortion: Float[Array, " batch"]  # mean over the draws, where there are several
-    rate_per_latent: Float[Array, "batch latents_or_1"]  # [batch, 1] where the prior does not take the latents apart
+    rate_per_latent: Float[Array, "batch latents_or_1"]  # finite; [batch, 1] where the prior does not separate latents
+    reported_rate: Float[Array, " batch"]  # KL of the distribution that z is drawn from: infinite without noise
     posterior: Posterior
     z: Float[Array, "batch latents"]  # the draw; the first, where there are several
     log_weights: Float[Array, "samples batch"] | None = None  # log p(x, z) - log q(z | x), where there are several
 
     @property
     def rate(self) -> Float[Array, " batch"]:
+        """The finite KL of (mean, log_var), which the loss uses whatever noise_scale is."""
         return jnp.sum(self.rate_per_latent, axis=-1)
 
     def gathered(self, axis_name: str) -> "Terms":
@@ -102,28 +100,46 @@ def terms(
     key: Key[Array, ""],
     noise_scale: Number,
     sigma: Number,
-    samples: int = 1,
-    draw: Callable | None = None,
-    mean: Callable = lambda value: value,
+    samples: int = 0,
+    rows: Rows = WHOLE,
 ) -> Terms:
-    """Encode, draw z per image (once, or `samples` times for the importance-weighted bound), decode; `vae` is bound.
+    """Encode, draw z, decode.
 
-    The rate is the finite KL of (mean, log_var), whatever noise_scale is: a deterministic code has infinite rate, and
-    says so where it is reported (`evaluation`), not where a gradient is taken.
+    Args:
+      vae: bound to its parameters.
+      x: images.
+      key: of the draws.
+      noise_scale: s of z = mean + s * std * eps.
+      sigma: of the decoder, where that is a number.
+      samples: draws per image whose importance weights are wanted; 0: one draw, and no weights.
+      rows: the part of the batch that `x` is.
     """
-    posterior = vae.encode(x)
-    prior = vae.prior()
-    if samples == 1:
-        z = reparameterize(key, posterior, noise_scale, draw)
-        return Terms(-vae.log_likelihood(x, z, sigma, mean), posterior.rate_per_latent(prior, z), posterior, z)
-    # All draws through the decoder in one batch [samples * batch].
-    many, images = (jax.tree.map(lambda leaf: jnp.tile(leaf, (samples, *(1,) * (leaf.ndim - 1))), t) for t in (posterior, x))
-    z = reparameterize(key, many, noise_scale, draw)
-    log_likelihood = vae.log_likelihood(images, z, sigma)
-    log_weights = (log_likelihood + prior.log_prob(z) - many.log_prob(z)).reshape(samples, -1)
-    first = z[: len(x)]
-    distortion = -jnp.mean(log_likelihood.reshape(samples, -1), axis=0)
-    return Terms(distortion, posterior.rate_per_latent(prior, first), posterior, first, log_weights)
+    posterior, prior = vae.encode(x), vae.prior()
+    if samples:
+        # All draws through the decoder in one batch [samples * batch].
+        many, images = jax.tree.map(lambda leaf: jnp.tile(leaf, (samples, *(1,) * (leaf.ndim - 1))), (posterior, x))
+        draws = reparameterize(key, many, noise_scale, rows.draw)
+        log_likelihood = vae.log_likelihood(images, draws, sigma)
+        log_weights = (log_likelihood + prior.log_prob(draws) - many.log_prob(draws)).reshape(samples, -1)
+        z, distortion = draws[: len(x)], -jnp.mean(log_likelihood.reshape(samples, -1), axis=0)
+    else:
+        z, log_weights = reparameterize(key, posterior, noise_scale, rows.draw), None
+        distortion = -vae.log_likelihood(x, z, sigma, rows.mean)
+    rate = posterior.rate_per_latent(prior, z)
+    return Terms(distortion, rate, reported_rate(prior, posterior, rate, noise_scale), posterior, z, log_weights)
+
+
+def reported_rate(
+    prior: Prior, posterior: Posterior, rate: Float[Array, "batch latents_or_1"], noise_scale: Number
+) -> Float[Array, " batch"]:
+    """KL of N(mean, (noise_scale * std)^2), that z is drawn from, to the prior, in nats: infinite where noise_scale is 0.
+
+    `rate` is that of noise_scale 1; it is also used where the KL has no closed form, and noise_scale is 0 or 1 (a rule).
+    """
+    if hasattr(prior, "rate_per_latent"):
+        scaled = posterior.scaled(noise_scale)
+        rate = prior.rate_per_latent(scaled.mean, scaled.log_var)
+    return jnp.where(noise_scale > 0, jnp.sum(rate, axis=-1), jnp.inf)
 
 
 def importance_bound(log_weights: Float[Array, "samples batch"]) -> Float[Array, " batch"]:
@@ -146,10 +162,14 @@ Loss = tuple[Float[Array, ""], dict]
 
 
 def weighted(terms: Terms, weights: Weights, context: Context) -> Loss:
-    """distortion_weight * D + beta * R; of several draws -importance_bound."""
-    if terms.log_weights is not None:
-        return -jnp.mean(importance_bound(terms.log_weights)), {}
+    """distortion_weight * D + beta * R."""
     return jnp.mean(weights.distortion_weight * terms.distortion + weights.beta * terms.rate), {}
+
+
+def importance(terms: Terms, weights: Weights, context: Context) -> Loss:
+    """-importance_bound of `objective.importance_samples` draws (IWAE, Burda et al. 2016)."""
+    assert terms.log_weights is not None  # `needs_draws`
+    return -jnp.mean(importance_bound(terms.log_weights)), {}
 
 
 def capacity(terms: Terms, weights: Weights, context: Context) -> Loss:
@@ -188,80 +208,49 @@ def tc(terms: Terms, weights: Weights, context: Context) -> Loss:
 
     Written as D + R + (beta - 1) * TC, which it is in expectation, so that at beta = 1 it is the ELBO itself.
     """
-    total = jnp.mean(total_correlation(terms.z, terms.posterior, context.train_size))
+    total = jnp.mean(discrepancies.total_correlation(terms.z, terms.posterior, context.train_size))
     return jnp.mean(weights.distortion_weight * terms.distortion + terms.rate) + (weights.beta - 1) * total, {}
-
-
-def total_correlation(z: Float[Array, "batch latents"], posterior: Posterior, train_size: int) -> Float[Array, " batch"]:
-    """log q(z) - sum_i log q(z_i) of each draw, with q(z) estimated from the batch, in nats.
-
-    q(z) is the mean of q(z | x_n) over all N images: the image that z was drawn from weighs 1 / N, and the B - 1 others
-    of the batch stand for the N - 1 others. So each estimate of a density (not of its logarithm) is unbiased.
-    """
-    batch = len(z)
-    own = jnp.eye(batch, dtype=bool)
-    # With a single image there are no others, and this weight is not used.
-    others = math.log(max(train_size - 1, 1) / (train_size * max(batch - 1, 1)))
-    log_weight = jnp.where(own, -math.log(train_size), others)
-    each = jax.vmap(lambda mean, log_var: Posterior(mean[None], log_var[None]).log_prob_per_latent(z))
-    log_density = each(posterior.mean, posterior.log_var)  # [image, draw, latent]
-    joint = logsumexp(jnp.sum(log_density, axis=-1) + log_weight, axis=0)
-    return joint - jnp.sum(logsumexp(log_density + log_weight[..., None], axis=0), axis=-1)
 
 
 def mmd(terms: Terms, weights: Weights, context: Context) -> Loss:
     """D + beta * R + mmd_weight * MMD(q(z), p(z)): InfoVAE; with noise_scale and beta 0 the WAE (Zhao, Tolstikhin 2018)."""
-    distance = maximum_mean_discrepancy(terms.z, context.prior.sample(context.key, len(terms.z)))
+    distance = discrepancies.maximum_mean_discrepancy(terms.z, context.prior.sample(context.key, len(terms.z)))
     loss = jnp.mean(weights.distortion_weight * terms.distortion + weights.beta * terms.rate)
     return loss + weights.mmd_weight * distance, {}
 
 
-SCALES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
-
-
-def maximum_mean_discrepancy(z: Float[Array, "n latents"], w: Float[Array, "n latents"]) -> Float[Array, ""]:
-    """Squared MMD of two samples of one size, unbiased, under a sum of inverse multiquadratic kernels (Gretton et al. 2012).
-
-    The scales are those of Tolstikhin et al. (2018), for a prior of variance 1.
-    """
-    count, latents = z.shape
-
-    def kernel(a, b):
-        squared = jnp.sum(jnp.square(a[:, None] - b[None]), axis=-1)
-        return sum(2 * latents * scale / (2 * latents * scale + squared) for scale in SCALES)
-
-    apart = 1 - jnp.eye(count)
-    within = jnp.sum((kernel(z, z) + kernel(w, w)) * apart) / (count * (count - 1))
-    return within - 2 * jnp.mean(kernel(z, w))
-
-
 @dataclasses.dataclass(frozen=True)
 class Objective:
-    """A loss and what it is about: the fields of `Weights` it uses, what it carries, and whether beta 0 removes the rate."""
+    """A loss and what it depends on.
+
+    Attributes:
+      loss: of the terms of a batch.
+      uses: the fields of `Weights` that have an effect.
+      carried: what it carries from step to step, as it starts.
+      rate_is_optional: whether beta 0 removes the rate from the loss.
+      needs_draws: whether it is of `objective.importance_samples` draws per image with their importance weights.
+    """
 
     loss: Callable[[Terms, Weights, Context], Loss]
-    uses: tuple[str, ...]  # beside noise_scale and distortion_weight
-    carried: dict[str, float] = dataclasses.field(default_factory=dict)  # from step to step, as it starts
+    uses: tuple[str, ...]
+    carried: dict[str, float] = dataclasses.field(default_factory=dict)
     rate_is_optional: bool = False
-    weighs_distortion: bool = True  # if not, distortion_weight has no effect
+    needs_draws: bool = False
 
-    @property
-    def moved_by(self) -> tuple[str, ...]:
-        """Every field of `Weights` that has an effect."""
-        return ("noise_scale", *(("distortion_weight",) if self.weighs_distortion else ()), *self.uses)
-
-    def holds_to_prior(self, beta: Number, mmd_weight: Number = None) -> bool:
+    def holds_to_prior(self, beta: Number, mmd_weight: Number = 0.0) -> bool:
         """Whether anything pulls the posterior towards the prior: the rate, or the discrepancy where its weight is given."""
         return not self.rate_is_optional or bool(beta) or bool(mmd_weight)
 
 
+BOTH = ("noise_scale", "distortion_weight")
 OBJECTIVES.update(
     {
-        "weighted": Objective(weighted, ("beta",), rate_is_optional=True),
-        "capacity": Objective(capacity, ("capacity", "capacity_weight")),
-        "free_bits": Objective(free_bits, ("beta", "free_bits"), rate_is_optional=True),
-        "geco": Objective(geco, ("distortion_target",), {"log_multiplier": 0.0, "constraint": 0.0}, weighs_distortion=False),
-        "tc": Objective(tc, ("beta",)),
-        "mmd": Objective(mmd, ("beta", "mmd_weight"), rate_is_optional=True),
+        "weighted": Objective(weighted, (*BOTH, "beta"), rate_is_optional=True),
+        "importance": Objective(importance, (), needs_draws=True),
+        "capacity": Objective(capacity, (*BOTH, "capacity", "capacity_weight")),
+        "free_bits": Objective(free_bits, (*BOTH, "beta", "free_bits"), rate_is_optional=True),
+        "geco": Objective(geco, ("noise_scale", "distortion_target"), {"log_multiplier": 0.0, "constraint": 0.0}),
+        "tc": Objective(tc, (*BOTH, "beta")),
+        "mmd": Objective(mmd, (*BOTH, "beta", "mmd_weight"), rate_is_optional=True),
     }
 )

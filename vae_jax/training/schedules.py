@@ -1,4 +1,4 @@
-"""Schedules: a factor on a weight of the objective, over the first epochs of training."""
+"""Schedules: a factor on a weight of the objective over the first epochs of training, and a lower bound of sigma."""
 
 import dataclasses
 import math
@@ -11,8 +11,10 @@ from vae_jax.core import errors, schema
 from vae_jax.core.registry import Registry
 from vae_jax.training.objectives import Number, ObjectiveConfig, Weights
 
+Curve = Callable[[Float[Array, ""]], Float[Array, ""]]
+
 # Factor on a weight, from the time in units of the schedule's length.
-SCHEDULES: Registry[Callable[[Float[Array, ""]], Float[Array, ""]]] = Registry(
+SCHEDULES: Registry[Curve] = Registry(
     "schedule",
     {
         "constant": jnp.ones_like,
@@ -22,14 +24,38 @@ SCHEDULES: Registry[Callable[[Float[Array, ""]], Float[Array, ""]]] = Registry(
         "cyclical": lambda time: jnp.minimum(2 * (time % 1.0), 1.0),
     },
 )
+COLDEST = 1e-3  # of the data's scale: the lower bound of sigma at the end of cooling
+# Log of the lower bound of sigma in units of the data's scale, from the time in units of the schedule's length.
+BOUNDS: Registry[Curve] = Registry(
+    "schedule of sigma",
+    {
+        # From the data's scale down, then no bound. Latents are then learned one by one, from the direction of largest
+        # variance on; with a small sigma from the start several of them share one direction, and separating them is slow
+        # (deterministic annealing, Rose 1998).
+        "cooling": lambda time: jnp.where(time < 1, time * jnp.log(COLDEST), -jnp.inf),
+    },
+)
 SCHEDULED = tuple(field.name for field in schema.fields(ObjectiveConfig) if field.traced)
 
 # One text for each weight: "constant", or "linear:EPOCHS", "cosine:EPOCHS" (from 0 up), "cyclical:EPOCHS".
 ScheduleConfig = dataclasses.make_dataclass(
     "ScheduleConfig",
     [
-        (weight, str, schema.field("constant", f"Factor on objective.{weight} over the first epochs.", absent="constant"))
-        for weight in SCHEDULED
+        *(
+            (
+                weight,
+                str,
+                schema.field("constant", f"Factor on objective.{weight} over the first epochs.", absent="constant"),
+            )
+            for weight in SCHEDULED
+        ),
+        (
+            "sigma",
+            str,
+            schema.field(
+                "constant", "cooling:EPOCHS holds sigma above a bound that falls from the data's scale.", absent="constant"
+            ),
+        ),
     ],
     frozen=True,
 )
@@ -43,20 +69,33 @@ def parse(key: str, text: str) -> tuple[str, float] | None:
     """
     if text == "constant":
         return None
+    table = BOUNDS if key == "schedule.sigma" else SCHEDULES
     name, _, length = text.partition(":")
     try:
         epochs = float(length)
     except ValueError:
         epochs = math.nan
-    if name not in SCHEDULES or name == "constant" or not 0 < epochs <= 1e7:
-        kinds = ", ".join(f"{kind}:EPOCHS" for kind in SCHEDULES if kind != "constant")
+    if name not in table or name == "constant" or not 0 < epochs <= 1e7:
+        kinds = ", ".join(f"{kind}:EPOCHS" for kind in table if kind != "constant")
         raise errors.UserError(f"{key}={text}: should be constant or one of {kinds}")
     return name, epochs
 
 
-def scheduled(
-    weights: Weights, schedules: tuple[tuple[str, str], ...], lengths: dict[str, Number], epoch: Float[Array, ""]
-) -> Weights:
-    """`weights` as they are at a time in epochs: schedules are (weight, name in SCHEDULES), lengths by weight in epochs."""
-    factors = {weight: SCHEDULES[name](epoch / lengths[weight]) for weight, name in schedules}
+def scheduled(weights: Weights, names: dict[str, str], lengths: dict[str, Number], epoch: Float[Array, ""]) -> Weights:
+    """`weights` as they are at a time in epochs.
+
+    Args:
+      weights: at their full size.
+      names: schedules by weight; that of sigma is not for here.
+      lengths: in epochs, by weight.
+      epoch: the time.
+    """
+    factors = {weight: SCHEDULES[name](epoch / lengths[weight]) for weight, name in names.items() if weight != "sigma"}
     return dataclasses.replace(weights, **{name: getattr(weights, name) * factor for name, factor in factors.items()})
+
+
+def least_log_sigma(
+    names: dict[str, str], lengths: dict[str, Number], epoch: Float[Array, ""], scale: Float[Array, ""]
+) -> Float[Array, ""]:
+    """Log of the lower bound of sigma at a time in epochs, by the schedule of sigma in `names`; `scale` is the data's."""
+    return jnp.log(scale) + BOUNDS[names["sigma"]](epoch / lengths["sigma"])
