@@ -18,7 +18,7 @@ from vae_jax.storage import run_directory, tables
 from vae_jax.study import grid, study
 from vae_jax.system import runs
 from vae_jax.training import loop as fit
-from vae_jax.training import step as training
+from vae_jax.training.state import TrainState
 
 SEEDS = ("0", "1", "2")
 SWEEPS = (("seed", SEEDS), ("optimizer.learning_rate", ("0.01",)))
@@ -358,8 +358,8 @@ def test_no_directory_is_not_evaluated(tmp_path):
 def test_rows_keep_the_order_of_the_grid_where_groups_take_turns(tmp_path, monkeypatch):
     """Latents turn fastest, and each number of them is a group: rows, lines and arrays must find their run."""
 
-    def trained_by(spec, hyperparams, dataset, plan, labels, *_):
-        return training.TrainState(0, {}, {}, (), diverged_at=np.full(len(labels), -1)), 0
+    def trained_by(job, *_):
+        return TrainState(0, {}, {}, (), diverged_at=np.full(len(job.labels), -1)), 0
 
     def evaluated(model, spec, variables, sigma, weights, seeds, dataset, objective):
         for seed in seeds:

@@ -203,12 +203,8 @@ def test_the_reported_rate_is_that_of_what_is_drawn(variables, x, noise_scale):
 
 def test_a_rate_without_closed_form_is_reported_as_it_is():
     posterior, rate = Posterior(jnp.zeros((2, 3)), jnp.zeros((2, 3))), jnp.array([[1.0], [2.0]])
-
-    class Sampled:
-        """A prior without a closed form."""
-
-    assert objectives.reported_rate(Sampled(), posterior, rate, 1.0).tolist() == [1, 2]
-    assert objectives.reported_rate(Sampled(), posterior, rate, 0.0).tolist() == [np.inf, np.inf]
+    assert objectives.reported_rate(priors.StudentT(3), posterior, rate, 1.0).tolist() == [1, 2]
+    assert objectives.reported_rate(priors.StudentT(3), posterior, rate, 0.0).tolist() == [np.inf, np.inf]
 
 
 # Other ways to choose the balance.

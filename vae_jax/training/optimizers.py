@@ -106,7 +106,8 @@ def updates(
     """
     optimizer = OPTIMIZERS[config.name]
     if config.clip_norm:
-        factor = jnp.minimum(1.0, rates.clip_norm / optax.global_norm(grads))
+        norm = jnp.sqrt(sum(jnp.sum(jnp.square(grad)) for grad in jax.tree.leaves(grads)))
+        factor = jnp.minimum(1.0, rates.clip_norm / norm)
         grads = jax.tree.map(lambda grad: factor * grad, grads)
     if config.weight_decay and not optimizer.decoupled:
         grads = jax.tree.map(lambda grad, param: grad + rates.weight_decay * param, grads, params)
