@@ -666,7 +666,7 @@ def test_hyperparams_are_the_numbers_of_the_config():
     )
     assert hyperparams.seed == 7
     assert hyperparams.seed.dtype == np.int32
-    assert hyperparams.learning_rate == 0.25
+    assert hyperparams.optimizer.learning_rate == 0.25
     weights = hyperparams.objective
     assert (weights.noise_scale, weights.distortion_weight, weights.beta) == (1.0, 0.5, 3.0)
 

@@ -202,9 +202,10 @@ def test_the_reported_rate_is_that_of_what_is_drawn(variables, x, noise_scale):
 
 
 def test_a_rate_without_closed_form_is_reported_as_it_is():
-    posterior, rate = Posterior(jnp.zeros((2, 3)), jnp.zeros((2, 3))), jnp.array([[1.0], [2.0]])
-    assert objectives.reported_rate(priors.StudentT(3), posterior, rate, 1.0).tolist() == [1, 2]
-    assert objectives.reported_rate(priors.StudentT(3), posterior, rate, 0.0).tolist() == [np.inf, np.inf]
+    student, rate = priors.StudentT(3), jnp.array([[1.0], [2.0]])
+    posterior = Posterior(jnp.zeros((2, 3)), jnp.zeros((2, 3)))
+    assert objectives.reported_rate(student, posterior, rate, 1.0).tolist() == [1, 2]
+    assert objectives.reported_rate(student, posterior, rate, 0.0).tolist() == [np.inf, np.inf]
 
 
 # Other ways to choose the balance.

@@ -215,9 +215,7 @@ def schedules(config: Flat) -> dict[str, tuple[str, float]]:
         if parsed is None:
             continue
         if weight not in ("sigma", *objectives.OBJECTIVES[kind].uses):
-            raise errors.UserError(
-                f"schedule.{weight}={text}: has no effect with objective.kind={kind}; should be constant"
-            )
+            raise errors.UserError(f"schedule.{weight}={text}: has no effect with objective.kind={kind}; should be constant")
         found[weight] = parsed
     return found
 

@@ -136,7 +136,7 @@ def reported_rate(
 
     `rate` is that of noise_scale 1; it is also used where the KL has no closed form, and noise_scale is 0 or 1 (a rule).
     """
-    if hasattr(prior, "rate_per_latent"):
+    if prior.has_closed_rate:
         scaled = posterior.scaled(noise_scale)
         rate = prior.rate_per_latent(scaled.mean, scaled.log_var)
     return jnp.where(noise_scale > 0, jnp.sum(rate, axis=-1), jnp.inf)
