@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from vae_jax.core import errors
-from vae_jax.data.dataset import ImageSpec, load
+from vae_jax.data.dataset import Factor, ImageSpec, load
 
 RANDOM = np.random.default_rng(0)
 
@@ -39,6 +39,76 @@ def test_npz_pixels(npz, stored, shape, levels, unit):
     assert {name: len(split) for name, split in dataset.splits.items()} == {"train": 30, "valid": 10, "test": 10}
     # One rounding of the stored number, one of the quotient.
     np.testing.assert_allclose(dataset.images("test"), unit(stored[:10].astype(float)), rtol=2 * np.finfo(np.float32).eps)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "levels", "stored"),
+    [(0, 1, 1, np.uint8), (0, 255, 255, np.uint8), (0, 3000, 4095, np.uint16), (0, 60_000, 65535, np.uint16),
+     (-3, 200, 1, np.float32), (0, 70_000, 1, np.float32)],
+)  # fmt: skip
+@pytest.mark.parametrize("dtype", [np.int64, np.int32, np.uint32])
+def test_npz_whole_numbers_of_any_width(npz, low, high, levels, stored, dtype):
+    if low < 0 and dtype == np.uint32:
+        return
+    pixels = RANDOM.integers(low, high + 1, (20, 9)).astype(dtype)
+    pixels[0, :2] = low, high
+    dataset = load("npz", path=npz(train=pixels, test=pixels[::-1]), valid_fraction=0)
+    assert dataset.splits["train"].pixels.dtype == stored
+    assert dataset.spec.levels == levels
+    # One rounding of the stored number, one of the quotient.
+    np.testing.assert_allclose(dataset.images("train"), pixels / levels, rtol=2 * np.finfo(np.float32).eps)
+
+
+def test_npz_without_a_test_split(npz, capsys):
+    labels = np.arange(50) % 5
+    path = npz(X=bytes_of(50, 4, 4), y=labels)
+    dataset = load("npz", path=path, valid_fraction=0)
+    assert capsys.readouterr().err == f"{path}: no test split; a fifth of the 50 images in X becomes it\n"
+    np.testing.assert_array_equal(np.bincount(dataset.splits["test"].labels), [2] * 5)
+    load("npz", path=npz(train=IMAGES, test=IMAGES), valid_fraction=0)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "test", "test_labels"),
+    [
+        ("x_train", "y_train", "x_test", "y_test"),
+        ("X_train", "y_train", "X_test", "y_test"),
+        ("train_images", "train_labels", "test_images", "test_labels"),
+        ("images", "labels", None, None),
+        ("X", "y", None, None),
+        ("arr_0", None, None, None),
+    ],
+)
+def test_npz_names_that_people_use(npz, images, labels, test, test_labels):
+    pixels = bytes_of(40, 4, 4)
+    arrays = {images: pixels, labels: np.arange(40)[:, None] % 4, test: pixels[:10], test_labels: np.arange(10) % 4}
+    dataset = load("npz", path=npz(**{name: array for name, array in arrays.items() if name}), valid_fraction=0)
+    assert dataset.spec.shape == (4, 4, 1)
+    rows = {name: len(split) for name, split in dataset.splits.items()}
+    assert rows == ({"train": 40, "test": 10} if test else {"train": 32, "test": 8})
+    assert (dataset.splits["train"].labels is not None) == bool(labels)
+
+
+def test_npz_the_name_train_counts_where_there_are_others(npz):
+    dataset = load("npz", path=npz(train=IMAGES, x=bytes_of(7, 3), test=IMAGES), valid_fraction=0)
+    np.testing.assert_array_equal(dataset.splits["train"].pixels[..., 0], IMAGES)
+
+
+def test_npz_factors_and_their_names(npz):
+    factors = np.stack([np.arange(20) % 3, np.linspace(0.5, 2, 20)], axis=1)
+    arrays = {"train": IMAGES, "test": IMAGES, "train_factors": factors, "test_factors": factors[::-1]}
+    path = npz(**arrays, factor_names=np.array(["shape", "hair"]), factor_categorical=np.array([True, False]))
+    dataset = load("npz", path=path, valid_fraction=0)
+    assert dataset.factors == (
+        Factor("shape", 0.0, 2.0, levels=3, categorical=True), Factor("hair", 0.5, 2.0, levels=0, categorical=False)
+    )  # fmt: skip
+    np.testing.assert_array_equal(dataset.splits["test"].factors, factors[::-1].astype(np.float32))
+    by_hair = load("npz", path=path, valid_fraction=0, label="hair")
+    np.testing.assert_array_equal(by_hair.splits["train"].labels, np.arange(20) // 4)  # five parts of the range
+    assert load("npz", path=npz(**arrays), valid_fraction=0).factor_names == ("factor_0", "factor_1")
+    with pytest.raises(errors.UserError, match=r"data\.label=hair: factor 'hair': this data has no factors"):
+        load("npz", path=npz(train=IMAGES, test=IMAGES), label="hair")
 
 
 def test_npz_bits_in_one_split_and_bytes_in_the_other(npz):
@@ -97,9 +167,15 @@ def with_nan() -> np.ndarray:
 @pytest.mark.parametrize(
     ("arrays", "said"),
     [
-        ({"train": IMAGES}, "no array 'test', only train"),
-        ({"images": IMAGES, "test": IMAGES}, "no array 'train', only images, test"),
-        ({"train": IMAGES.astype(int), "test": IMAGES}, "train has dtype int64; should be uint8 or float"),
+        ({"test": IMAGES, "mine": IMAGES}, "no array 'train', only test, mine"),
+        ({"x_train": IMAGES, "images": IMAGES}, "has x_train and images; name the one that is meant train"),
+        ({"x_train": IMAGES, "y_train": np.arange(20), "labels": np.arange(20)}, "has y_train and labels; name the one"),
+        ({"train": IMAGES, "y_test": np.arange(20)}, "y_test has shape (20,) for 0 images"),
+        (
+            {"x_train": bytes_of(20, 3, 8, 9)},
+            "x_train has shape (20, 3, 8, 9): channels come last here",
+        ),
+        ({"train": bytes_of(20, 1, 8, 8)}, "channels come last here; save images.transpose(0, 2, 3, 1) in its place"),
         ({"train": IMAGES, "test": IMAGES.astype(str)}, "test has dtype <U"),
         ({"train": IMAGES + 1j, "test": IMAGES}, "train has dtype complex128"),
         ({"train": with_nan(), "test": with_nan()}, "train has 2 values that are not finite"),
@@ -118,6 +194,24 @@ def with_nan() -> np.ndarray:
         (
             {"train": IMAGES, "test": IMAGES, "test_labels": np.arange(20) / 2},
             "test_labels has dtype float64; should be integer, bool or string",
+        ),
+        ({"train": IMAGES, "train_factors": np.full((20, 2), np.nan)}, "train_factors has dtype float64; should be finite"),
+        ({"train": IMAGES, "train_factors": np.full((20, 2), "a")}, "train_factors has dtype <U1; should be finite numbers"),
+        (
+            {"train": IMAGES, "train_factors": np.ones((20, 2)), "factor_names": np.array(["hair"])},
+            "factor_names hair: should be 2 names like hair",
+        ),
+        (
+            {"train": IMAGES, "train_factors": np.ones((20, 2)), "factor_names": np.array(["hair", "hair"])},
+            "factor_names hair, hair: should be 2 names like hair",
+        ),
+        (
+            {"train": IMAGES, "train_factors": np.ones((20, 2)), "factor_categorical": np.array([1, 0])},
+            "factor_categorical should be 2 bools",
+        ),
+        (
+            {"train": IMAGES, "test": IMAGES, "train_factors": np.ones((20, 2)), "test_factors": np.ones((20, 3))},
+            "train_factors and test_factors should have as many columns",
         ),
         ({"train": IMAGES, "test": IMAGES, "train_labels": np.full(20, b"a")}, "train_labels has dtype |S1"),
         (

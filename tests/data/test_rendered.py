@@ -30,6 +30,11 @@ def test_labels_are_a_chosen_factor():
     assert all((split.labels == split.factors[:, 5]).all() for split in glasses.splits.values())
     hair = dataset.load("faces", count=100).splits["train"]
     assert (hair.labels == np.minimum(np.floor(hair.factors[:, 0] * 5), 4)).all()
+    # The label moves no split.
+    assert all(
+        (glasses.splits[name].pixels == split.pixels).all()
+        for name, split in dataset.load("faces", count=100).splits.items()
+    )
     x = dataset.load("sprites", label="x").splits["train"]
     assert (x.labels == x.factors[:, 3]).all()
 

@@ -1,5 +1,6 @@
 """Image sets of TFDS: what is read, what is refused, and that nothing is downloaded or imported unasked."""
 
+import io
 import json
 import os
 import pathlib
@@ -10,6 +11,7 @@ import time
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from vae_jax.core import errors
 from vae_jax.data import tfds
@@ -37,7 +39,7 @@ def test_an_unknown_name(tmp_path, no_network):
     message = str(caught.value)
     assert "\n" not in message
     assert "data.name='mnits' is not known (did you mean mnist" in message
-    assert "known are digits, npz, and the image sets of TFDS" in message
+    assert "known are digits, faces, sprites, npz, folder, and the image sets of TFDS" in message
     assert message.endswith(f"prepared in {tmp_path}: mine")
 
 
@@ -151,9 +153,7 @@ def with_features(root: pathlib.Path, text: str) -> None:
 @pytest.mark.parametrize("form", FORMS)
 def test_features_that_name_code(tmp_path, trap, form):
     with_features(tmp_path, json.dumps(FORMS[form]))
-    with pytest.raises(
-        errors.UserError, match=r"names '.*', which is no feature of TFDS; nothing else is imported"
-    ) as caught:
+    with pytest.raises(errors.UserError, match=r"names '.*', which is no feature of TFDS; no other is imported") as caught:
         load("mnist", dir=str(tmp_path))
     assert "\n" not in str(caught.value)
     assert not trap.exists()
@@ -218,6 +218,150 @@ def test_configs_without_a_default(tmp_path):
     for name, configs in {"emnist": "emnist/letters, emnist/mnist", "mine": "mine/a, mine/b"}.items():
         with pytest.raises(errors.UserError, match=f"^{name} is prepared in {tmp_path} as {configs}: name one of them"):
             chosen(tmp_path, name)
+
+
+def png(pixels: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(stream, "png")
+    return stream.getvalue()
+
+
+def written(root: pathlib.Path, name: str, features: dict, splits: dict[str, list[dict]]) -> None:
+    """A set in TFDS's own format, by its own parts that need no TensorFlow."""
+    import tensorflow_datasets
+    from array_record.python import array_record_module
+    from tensorflow_datasets.core import example_serializer
+
+    directory = root / name / "1.0.0"
+    directory.mkdir(parents=True)
+    features = tensorflow_datasets.features.FeaturesDict(features)
+    features.save_config(str(directory))
+    serializer = example_serializer.ExampleSerializer(features.get_serialized_info())
+    described = []
+    for split, rows in splits.items():
+        writer = array_record_module.ArrayRecordWriter(
+            str(directory / f"{name}-{split}.array_record-00000-of-00001"), "group_size:1"
+        )
+        records = [serializer.serialize_example(features.encode_example(row)) for row in rows]
+        for record in records:
+            writer.write(record)
+        writer.close()
+        template = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
+        described.append(
+            {"name": split, "shardLengths": [str(len(rows))], "numBytes": str(sum(map(len, records)))}
+            | {"filepathTemplate": template}
+        )
+    info = {"name": name, "version": "1.0.0", "fileFormat": "array_record", "splits": described}
+    (directory / "dataset_info.json").write_text(json.dumps(info))
+
+
+def feature(kind: str, *args, **kwargs):
+    import tensorflow_datasets
+
+    return getattr(tensorflow_datasets.features, kind)(*args, **kwargs)
+
+
+def test_factors_of_dsprites(tmp_path):
+    sizes = {"shape": 3, "scale": 6, "orientation": 40, "x_position": 32, "y_position": 32}
+    features = {"image": feature("Image", shape=(64, 64, 1))}
+    features |= {f"label_{name}": feature("ClassLabel", num_classes=count) for name, count in sizes.items()}
+    features |= {f"value_{name}": feature("Tensor", shape=(), dtype=np.float32) for name in sizes}
+    generator = np.random.default_rng(0)
+    drawn = {name: generator.integers(0, count, 40) for name, count in sizes.items()}
+    rows = [
+        {"image": png(np.full((64, 64, 1), number % 2, np.uint8))}
+        | {f"label_{name}": int(values[number]) for name, values in drawn.items()}
+        | {f"value_{name}": 0.5 for name in sizes}
+        for number in range(40)
+    ]
+    written(tmp_path, "dsprites", features, {"train": rows})
+    dataset = load("dsprites", dir=str(tmp_path), valid_fraction=0)
+    assert sorted(dataset.factor_names) == sorted(sizes)
+    assert {factor.name: factor.levels for factor in dataset.factors} == sizes
+    assert [factor.name for factor in dataset.factors if factor.categorical] == ["shape"]
+    assert dataset.spec == ImageSpec((64, 64, 1), 1, dynamic=False)  # its bytes are bits
+    assert {name: len(split) for name, split in dataset.splits.items()} == {"train": 32, "test": 8}
+    # Every row is there once, with its own factors, and the shape for label.
+    columns = {name: dataset.factor_names.index(name) for name in sizes}
+    found = sorted(tuple(row) for split in dataset.splits.values() for row in split.factors)
+    assert found == sorted(tuple(drawn[name][number] for name in dataset.factor_names) for number in range(40))
+    for split in dataset.splits.values():
+        np.testing.assert_array_equal(split.labels, split.factors[:, columns["shape"]])
+    by_scale = load("dsprites", dir=str(tmp_path), valid_fraction=0, label="scale")
+    for name, split in by_scale.splits.items():
+        np.testing.assert_array_equal(split.labels, split.factors[:, columns["scale"]])
+        np.testing.assert_array_equal(split.pixels, dataset.splits[name].pixels)  # the split is the same
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes", "unordered", "shape"),
+    [
+        ("shapes3d", {"floor_hue": 10, "object_hue": 10, "orientation": 15, "scale": 8, "shape": 4}, "shape", (64, 64, 3)),
+        ("smallnorb", {"azimuth": 18, "category": 5, "elevation": 9, "lighting": 6}, "category", (96, 96, 1)),
+    ],
+)
+def test_factors_of_other_sets(tmp_path, name, sizes, unordered, shape):
+    features = {"image": feature("Image", shape=shape), "image2": feature("Image", shape=shape)}
+    features |= {f"label_{factor}": feature("ClassLabel", num_classes=count) for factor, count in sizes.items()}
+    picture = png(np.random.default_rng(0).integers(0, 256, shape, np.uint8))
+    rows = [
+        {"image": picture, "image2": picture} | {f"label_{factor}": number % count for factor, count in sizes.items()}
+        for number in range(12)
+    ]
+    written(tmp_path, name, features, {"train": rows, "test": rows[:5]})
+    dataset = load(name, dir=str(tmp_path), valid_fraction=0, size=32)
+    assert {factor.name: factor.levels for factor in dataset.factors} == sizes
+    assert [factor.name for factor in dataset.factors if factor.categorical] == [unordered]
+    assert dataset.spec == ImageSpec((32, 32, shape[-1]), 255, dynamic=False)
+    test = dataset.splits["test"]
+    for column, factor in enumerate(dataset.factors):
+        np.testing.assert_array_equal(test.factors[:, column], np.arange(5) % factor.levels)
+    np.testing.assert_array_equal(test.labels, np.arange(5) % sizes[unordered])
+
+
+def test_celeb_a_is_cropped_and_resized_and_its_attributes_are_factors(tmp_path):
+    attributes = ("Eyeglasses", "Male", "Smiling")
+    features = {
+        "image": feature("Image", shape=(218, 178, 3)),
+        "attributes": dict.fromkeys(attributes, np.bool_),
+        "landmarks": {"nose_x": np.int64},
+    }
+    picture = np.zeros((218, 178, 3), np.uint8)
+    picture[35:-35, 15:-15] = (200, 100, 50)  # the 148x148 in the middle
+    rows = [
+        {
+            "image": png(picture),
+            "attributes": {name: bool(number >> bit & 1) for bit, name in enumerate(attributes)},
+            "landmarks": {"nose_x": 3},
+        }
+        for number in range(8)
+    ]
+    written(tmp_path, "celeb_a", features, {"train": rows, "validation": rows[:2], "test": rows[:3]})
+    dataset = load("celeb_a", dir=str(tmp_path), valid_fraction=0)
+    assert dataset.factor_names == attributes
+    assert all(factor.categorical and factor.levels == 2 for factor in dataset.factors)
+    assert dataset.spec == ImageSpec((64, 64, 3), 255, dynamic=False)
+    train = dataset.splits["train"]
+    np.testing.assert_array_equal(train.pixels, np.broadcast_to(np.uint8([200, 100, 50]), (8, 64, 64, 3)))
+    np.testing.assert_array_equal(train.factors, np.arange(8)[:, None] >> np.arange(3) & 1)
+    assert train.labels is None
+    smiling = load("celeb_a", dir=str(tmp_path), valid_fraction=0, label="Smiling", size=16)
+    assert smiling.spec.shape == (16, 16, 3)
+    np.testing.assert_array_equal(smiling.splits["train"].labels, [0, 0, 0, 0, 1, 1, 1, 1])
+    with pytest.raises(errors.UserError, match=r"^data\.label=smiling: unknown factor 'smiling': did you mean Smiling"):
+        load("celeb_a", dir=str(tmp_path), label="smiling")
+
+
+def test_images_of_many_sizes_need_one(tmp_path):
+    sizes = [(20, 30), (40, 24), (16, 16), (50, 20), (33, 33)]
+    rows = [{"image": png(np.full((*size, 3), 9, np.uint8)), "label": number % 2} for number, size in enumerate(sizes)]
+    features = {"image": feature("Image", shape=(None, None, 3)), "label": feature("ClassLabel", num_classes=2)}
+    written(tmp_path, "mine", features, {"train": rows})
+    with pytest.raises(errors.UserError, match=r"^mine has images of shape \(None, None, 3\); should be .* or data\.size"):
+        load("mine", dir=str(tmp_path))
+    dataset = load("mine", dir=str(tmp_path), size=8, valid_fraction=0)
+    assert dataset.splits["train"].pixels.shape == (4, 8, 8, 3)
+    assert np.all(dataset.splits["train"].pixels == 9)
 
 
 @pytest.mark.usefixtures("mnist")

@@ -14,8 +14,9 @@ import numpy as np
 
 from vae_jax.core import errors, keys, schema
 from vae_jax.core.registry import Registry
-from vae_jax.data import digits, npz, rendered, tfds
+from vae_jax.data import digits, folder, npz, rendered, tfds
 from vae_jax.data.binarize import ImageSpec, binarized, draw_bits, prepare, to_unit
+from vae_jax.data.labels import labelled
 from vae_jax.data.shapes import Factor
 from vae_jax.data.source import SPLITS, DataConfig, Loaded, Source, Split
 from vae_jax.data.split import divided
@@ -29,12 +30,13 @@ DATASETS: Registry[Source] = Registry(
     "data set",
     {
         "digits": Source(digits.load),
-        "npz": Source(npz.load, ("path",)),
         "faces": Source(rendered.load_faces, ("size", "channels", "count", "gap", "label")),
         "sprites": Source(rendered.load_sprites, ("size", "label")),
+        "npz": Source(npz.load, ("path", "label")),
+        "folder": Source(folder.load, ("path", "size", "channels")),
     },
 )
-TFDS = Source(functools.partial(tfds.load, others=DATASETS), ("dir", "download"))  # every other name
+TFDS = Source(functools.partial(tfds.load, others=DATASETS), ("dir", "download", "size", "label"))  # every other name
 TEST_FRACTION = 0.2  # of a data set that has no test split
 # Whitening leaves out axes whose std is a smaller part of the largest. On MNIST, whose axes of smaller std are a few images
 # each, test images then lie no further out than training images do.
@@ -76,6 +78,10 @@ class Dataset:
             key = keys.stream(self.seed, keys.DataStream[split.upper()])
             return draw_bits(key, to_unit(pixels, self.spec.levels))
         return to_unit(pixels, self.spec.levels)
+
+    @property
+    def factor_names(self) -> tuple[str, ...]:
+        return tuple(factor.name for factor in self.factors)
 
     @functools.cached_property
     def digest(self) -> str:
@@ -126,6 +132,9 @@ def load(name: str = "digits", **fields) -> Dataset:
         field.check(getattr(config, key))
     loaded = source_of(name).load(config)
     train, test, levels = loaded.train, loaded.test, loaded.levels
+    if loaded.label:
+        train = labelled(train, loaded.factors, loaded.label)
+        test = labelled(test, loaded.factors, loaded.label) if test else None
     if test is None:
         train, test = divided(train, TEST_FRACTION, f"data.name={name}", "test")
     splits = {"train": train, "test": test}
@@ -142,6 +151,8 @@ def load(name: str = "digits", **fields) -> Dataset:
                 )
             bits = keys.stream(config.seed, keys.DataStream[key.upper()])
             splits[key] = binarized(split, levels, config.binarize, bits)
+    if config.label:  # after the splits are made, which it does not move
+        splits = {key: labelled(split, loaded.factors, config.label) for key, split in splits.items()}
     spec = ImageSpec(train.pixels.shape[1:], levels, config.binarize == "dynamic")
     return Dataset(splits, spec, config.seed, loaded.description, loaded.factors, loaded.renderer)
 

@@ -1,71 +1,156 @@
-"""Arrays of one's own, from an .npz file: `train`, `test`, and labels and factors of their rows."""
+"""Arrays of one's own from an .npz file: images, and labels and factors of them, under any of the usual names."""
 
 import pathlib
 
 import numpy as np
 
 from vae_jax.core import errors
+from vae_jax.data.labels import inferred
+from vae_jax.data.shapes import Factor
 from vae_jax.data.source import DataConfig, Loaded, Split
 from vae_jax.storage import npz_headers
+from vae_jax.system.progress import say
+
+# What an array is, and the names it may have: the first always counts, of the others there should be one.
+NAMES = {
+    "train": ("train", "x_train", "X_train", "train_x", "train_images", "X", "x", "images", "imgs", "data", "arr_0"),
+    "test": ("test", "x_test", "X_test", "test_x", "test_images"),
+    "train_labels": ("train_labels", "y_train", "train_y", "labels", "label", "y", "Y", "target", "targets"),
+    "test_labels": ("test_labels", "y_test", "test_y"),
+    "train_factors": ("train_factors", "factors"),
+    "test_factors": ("test_factors",),
+    "factor_names": ("factor_names",),
+    "factor_categorical": ("factor_categorical",),
+}
+LEVELS = (1, 255, 4095, 65535)  # largest values of pixels of 1, 8, 12 and 16 bits
 
 
 def load(config: DataConfig) -> Loaded:
-    """The arrays of `config.path`.
+    """The arrays of `config.path`; without a test split a fifth is set aside, and a line says so.
 
-    `train` and `test` are [N, ...], uint8 or float; `train_labels`, `test_labels` are integers, bools or strings;
-    `train_factors`, `test_factors` have a row for each image. Bytes are scaled by 255, except where none exceeds 1: those
-    are bits.
+    `train` and `test` are [N, D], [N, height, width] or [N, height, width, channels]: whole numbers, divided by the largest
+    value of as many bits as they need, or floats as they are. Labels are integers, bools or strings. `train_factors` are
+    [N, factors] numbers; `factor_names` and `factor_categorical` (bools) say what they are.
     """
-    path = config.path
+    path, where = config.path, f"data.path={config.path}"
     if not path:
         raise errors.UserError("data.name=npz needs data.path=FILE.npz")
     if not pathlib.Path(path).is_file():
-        raise errors.UserError(f"data.path={path}: no such file")
+        raise errors.UserError(f"{where}: no such file")
     with open(path, "rb") as file:
         if file.read(6) == b"\x93NUMPY":
-            raise errors.UserError(f"data.path={path}: one bare array; should be an .npz with train and test")
-    wanted = [split + kind for split in ("train", "test") for kind in ("", "_labels", "_factors")]
-    arrays = npz_headers.read(path, f"data.path={path}", wanted, required=("train", "test"))
-    for key in ("train", "test"):
-        arrays[key] = _checked_pixels(path, key, arrays[key])
+            raise errors.UserError(f"{where}: one bare array; should be an .npz with train and test")
+    chosen = _chosen(where, npz_headers.names(path, where))
+    stored = npz_headers.read(path, where, set(chosen.values()))
+    arrays = {role: stored[name] for role, name in chosen.items()}
+    pixels, levels = _pixels(where, {chosen[role]: arrays[role] for role in ("train", "test") if role in arrays})
+    for role in ("train", "test"):
         for kind in ("_labels", "_factors"):
-            rows = arrays.get(key + kind)
-            if rows is not None and (rows.shape[:1] != arrays[key].shape[:1] or (kind == "_labels" and rows.ndim > 1)):
-                raise errors.UserError(
-                    f"data.path={path}: {key + kind} has shape {rows.shape} for {len(arrays[key])} images"
-                )
-    _check_labels(path, {key: arrays[key].dtype for key in ("train_labels", "test_labels") if key in arrays})
-    if arrays["train"].shape[1:] != arrays["test"].shape[1:] or arrays["train"].dtype != arrays["test"].dtype:
-        shapes = " and ".join(f"{key} {arrays[key].shape} {arrays[key].dtype}" for key in ("train", "test"))
-        raise errors.UserError(f"data.path={path}: {shapes}; train and test should differ in length only")
-    train, test = (Split(arrays[s], arrays.get(f"{s}_labels"), arrays.get(f"{s}_factors")) for s in ("train", "test"))
-    is_bytes = train.pixels.dtype == np.uint8
-    levels = 255 if is_bytes and max(train.pixels.max(), test.pixels.max()) > 1 else 1
-    return Loaded(train, test, levels)
+            if role + kind in arrays:
+                of_images = len(pixels[chosen[role]]) if role in chosen else 0
+                arrays[role + kind] = _rows(f"{where}: {chosen[role + kind]}", kind, arrays[role + kind], of_images)
+    _check_labels(where, {chosen[key]: arrays[key].dtype for key in ("train_labels", "test_labels") if key in arrays})
+    splits = [
+        Split(pixels[chosen[role]], arrays.get(f"{role}_labels"), arrays.get(f"{role}_factors"))
+        for role in ("train", "test")
+        if role in chosen
+    ]
+    if len(splits) == 1:
+        say(f"{path}: no test split; a fifth of the {len(splits[0]):,} images in {chosen['train']} becomes it")
+    return Loaded(splits[0], splits[1] if len(splits) > 1 else None, levels, factors=_factors(where, arrays))
 
 
-def _check_labels(path: str, types: dict[str, np.dtype]) -> None:
-    """Classes, of which both splits have the same kind."""
-    kinds = {"i": "integer", "u": "integer", "b": "bool", "U": "string"}
-    for key, dtype in types.items():
-        if dtype.kind not in kinds:
-            raise errors.UserError(f"data.path={path}: {key} has dtype {dtype}; should be integer, bool or string")
-    if len({kinds[dtype.kind] for dtype in types.values()}) > 1:
-        told = " and ".join(f"{key} {dtype}" for key, dtype in types.items())
-        raise errors.UserError(f"data.path={path}: {told}; should be of the same kind")
+def _chosen(where: str, names: list[str]) -> dict[str, str]:
+    """Which array is what."""
+    chosen = {}
+    for role, known in NAMES.items():
+        found = [name for name in known if name in names]
+        if len(found) > 1 and found[0] != role:
+            raise errors.UserError(f"{where}: has {' and '.join(found)}; name the one that is meant {role}")
+        if found:
+            chosen[role] = found[0]
+    if "train" not in chosen:
+        raise errors.UserError(f"{where}: no array 'train', only {', '.join(names) or 'nothing'}")
+    return chosen
 
 
-def _checked_pixels(path: str, key: str, array: np.ndarray) -> np.ndarray:
-    """uint8 or float32 [N, D] or [N, height, width, channels]."""
-    where = f"data.path={path}: {key}"
-    if array.dtype == bool:
-        array = array.astype(np.uint8)
-    if array.dtype != np.uint8 and array.dtype.kind != "f":
-        raise errors.UserError(f"{where} has dtype {array.dtype}; should be uint8 or float")
+def _pixels(where: str, arrays: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], int]:
+    """By name uint8, uint16 or float32 [N, D] or [N, height, width, channels], and the value that means 1."""
+    for name, array in arrays.items():
+        _check_shape(f"{where}: {name}", array)
+    kinds = {array.dtype.kind for array in arrays.values()}
+    shapes = {array.shape[1:] for array in arrays.values()}
+    if len(shapes) > 1 or ("f" in kinds and len(kinds) > 1):
+        told = " and ".join(f"{name} {array.shape} {array.dtype}" for name, array in arrays.items())
+        raise errors.UserError(f"{where}: {told}; train and test should differ in length only")
+    low, high = min(array.min() for array in arrays.values()), max(array.max() for array in arrays.values())
+    levels, kind = 1, "float32"
+    if "f" not in kinds and low >= 0 and high <= LEVELS[-1]:
+        levels = next(level for level in LEVELS if high <= level)
+        kind = "uint8" if levels <= LEVELS[1] else "uint16"
+        if levels > LEVELS[1]:
+            say(f"{where}: whole numbers up to {high:,}; {levels:,} is taken for white")
+    return {name: _shaped(array.astype(kind, copy=False)) for name, array in arrays.items()}, levels
+
+
+def _check_shape(where: str, array: np.ndarray) -> None:
+    """Numbers, finite, of a shape that images or vectors have."""
+    if array.dtype.kind not in "buif":
+        raise errors.UserError(f"{where} has dtype {array.dtype}; should be whole numbers or float")
     if array.ndim not in (2, 3, 4) or array.size == 0:
         raise errors.UserError(f"{where} has shape {array.shape}; should be [N, D], [N, height, width] or with channels")
-    if array.dtype.kind == "f":
-        array = array.astype(np.float32)
-        if not np.isfinite(array).all():
-            raise errors.UserError(f"{where} has {np.count_nonzero(~np.isfinite(array))} values that are not finite")
+    if array.ndim == 4 and array.shape[1] in (1, 3) and array.shape[3] > 4:
+        raise errors.UserError(
+            f"{where} has shape {array.shape}: channels come last here; save images.transpose(0, 2, 3, 1) in its place"
+        )
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise errors.UserError(f"{where} has {np.count_nonzero(~np.isfinite(array))} values that are not finite")
+
+
+def _shaped(array: np.ndarray) -> np.ndarray:
     return array[..., None] if array.ndim == 3 else array
+
+
+def _rows(where: str, kind: str, rows: np.ndarray, count: int) -> np.ndarray:
+    """Labels [N] or factors [N, factors] of as many images."""
+    if kind == "_labels" and rows.shape == (count, 1):
+        rows = rows[:, 0]  # as CIFAR's are
+    if kind == "_factors" and rows.ndim == 1:
+        rows = rows[:, None]
+    if rows.shape[:1] != (count,) or rows.ndim != (1 if kind == "_labels" else 2):
+        raise errors.UserError(f"{where} has shape {rows.shape} for {count} images")
+    if kind == "_labels":
+        return rows
+    if rows.dtype.kind not in "buif" or not np.isfinite(rows).all():
+        raise errors.UserError(f"{where} has dtype {rows.dtype}; should be finite numbers")
+    return rows.astype(np.float32)
+
+
+def _check_labels(where: str, types: dict[str, np.dtype]) -> None:
+    """Classes, of which both splits have the same kind."""
+    kinds = {"i": "integer", "u": "integer", "b": "bool", "U": "string"}
+    for name, dtype in types.items():
+        if dtype.kind not in kinds:
+            raise errors.UserError(f"{where}: {name} has dtype {dtype}; should be integer, bool or string")
+    if len({kinds[dtype.kind] for dtype in types.values()}) > 1:
+        told = " and ".join(f"{name} {dtype}" for name, dtype in types.items())
+        raise errors.UserError(f"{where}: {told}; should be of the same kind")
+
+
+def _factors(where: str, arrays: dict[str, np.ndarray]) -> tuple[Factor, ...]:
+    """What the columns of the factors mean."""
+    rows = [arrays[role] for role in ("train_factors", "test_factors") if role in arrays]
+    columns = {part.shape[1] for part in rows}
+    if len(columns) > 1:
+        raise errors.UserError(f"{where}: train_factors and test_factors should have as many columns")
+    if not rows:
+        return ()
+    (count,) = columns
+    names = [str(name) for name in arrays.get("factor_names", [f"factor_{column}" for column in range(count)])]
+    categorical = arrays.get("factor_categorical", np.zeros(count, bool))
+    if len(names) != count or len(set(names)) != count or not all(name.isidentifier() for name in names):
+        raise errors.UserError(f"{where}: factor_names {', '.join(names)[:200]}: should be {count} names like hair")
+    if categorical.shape != (count,) or categorical.dtype != bool:
+        raise errors.UserError(f"{where}: factor_categorical should be {count} bools")
+    values = np.concatenate(rows)
+    return tuple(inferred(name, values[:, column], bool(categorical[column])) for column, name in enumerate(names))

@@ -17,8 +17,8 @@ EVERYWHERE = ("name", "binarize", "valid_fraction", "seed")  # fields of `DataCo
 class DataConfig:
     """The data set and how it is split and binarised."""
 
-    name: str = schema.field("digits", "digits, npz, or an image set of TensorFlow Datasets such as mnist.")
-    path: str = schema.field("", "The .npz file of data.name=npz.")
+    name: str = schema.field("digits", "digits, faces, sprites, npz, folder, or an image set of TFDS such as mnist.")
+    path: str = schema.field("", "npz: the file; folder: the directory of images.")
     dir: str = schema.field("", "Where TFDS keeps prepared sets; empty: $TFDS_DATA_DIR, else ~/tensorflow_datasets.")
     download: bool = schema.field(False, "Let TFDS fetch and prepare a set that is missing.")
     binarize: str = schema.field("none", "How grey pixels become bits.", choices=BINARIZE)
@@ -26,8 +26,14 @@ class DataConfig:
     seed: int = schema.field(
         0, "Of what is drawn once: bits (static binarisation, evaluation) and the factors of faces.", low=0, high=2**31 - 1
     )
-    size: int = schema.field(0, "Height and width of rendered images; 0: faces 32, sprites 16.", low=0, high=1024, absent=0)
-    channels: int = schema.field(1, "faces: 1 for grey, 3 for RGB.", low=1, high=3, absent=1)
+    size: int = schema.field(
+        0,
+        "Height and width of images that are rendered, or cropped and resized; 0: faces 32, sprites 16, others their own.",
+        low=0,
+        high=4096,
+        absent=0,
+    )
+    channels: int = schema.field(0, "1 for grey, 3 for RGB; 0: faces 1, folder its own.", low=0, high=3, absent=0)
     count: int = schema.field(
         0, "faces: how many, of which a fifth is the test split; 0: 12,500.", low=0, high=10**7, absent=0
     )
@@ -63,6 +69,7 @@ class Loaded:
       description: what was found, for `config.json`: the version of a set, say.
       factors: what each column of `Split.factors` means; () where there are none.
       renderer: factors [n, factors] to images in [0, 1], where the data can be drawn.
+      label: the factor whose values are the labels, where there are no others.
     """
 
     train: Split
@@ -71,6 +78,7 @@ class Loaded:
     description: dict[str, str] = dataclasses.field(default_factory=dict)
     factors: tuple[Factor, ...] = ()
     renderer: Callable | None = None
+    label: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

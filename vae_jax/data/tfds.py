@@ -1,18 +1,36 @@
 """Image sets of TensorFlow Datasets, read from their prepared files without TensorFlow."""
 
 import contextlib
+import functools
 import json
+import operator
 import os
 import pathlib
 import re
 from collections.abc import Collection, Iterator
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from vae_jax.core import errors
+from vae_jax.data import pictures
+from vae_jax.data.shapes import Factor
 from vae_jax.data.source import DataConfig, Loaded, Split
+from vae_jax.system.progress import Progress
 
+
+class Crop(NamedTuple):
+    """How the images of a set are usually made square."""
+
+    side: int  # of the square in their middle
+    size: int  # to which that is resized
+
+
+CROPS = {"celeb_a": Crop(148, 64)}  # as Larsen et al. (2016) and most since
+
+BLOCK = 4096  # rows that are read at a time
+UNORDERED = ("shape", "category")  # labels of sets with factors whose values have no order
 OWN_FEATURE = r"tensorflow_datasets\.core\.features(\.\w+)+"
 
 
@@ -33,13 +51,13 @@ def load(config: DataConfig, others: Collection[str] = ()) -> Loaded:
     try:
         with _only_own_features(tensorflow_datasets, root):
             builder = _builder(tensorflow_datasets, name, root, config.download, others)
-            image, label = _features(name, builder)
+            columns = _columns(name, builder, config.size)
             if builder.info.file_format.name != "ARRAY_RECORD":
                 raise errors.UserError(
                     f"{name} in {root} is prepared as {builder.info.file_format.value}, which only TensorFlow reads; "
                     'prepare it with file_format="array_record"'
                 )
-            splits = {key: _split(builder, key, image, label) for key in ("train", "test") if key in builder.info.splits}
+            splits = {key: _split(builder, key, columns) for key in ("train", "test") if key in builder.info.splits}
     except errors.UserError:
         raise
     except Exception as error:  # whatever TFDS and its readers raise on a damaged file
@@ -47,7 +65,16 @@ def load(config: DataConfig, others: Collection[str] = ()) -> Loaded:
         raise errors.UserError(f"{name} in {root} cannot be read ({type(error).__name__}: {first})") from error
     if "train" not in splits:
         raise errors.UserError(f"{name} has no split 'train', only {', '.join(builder.info.splits)}")
-    return Loaded(splits["train"], splits.get("test"), 255, {"tfds": builder.info.full_name})
+    is_bits = all(split.pixels.max() <= 1 for split in splits.values())
+    return Loaded(
+        splits["train"],
+        splits.get("test"),
+        levels=1 if is_bits else 255,
+        factors=columns.factors,
+        # Of several factors, the one without an order is what the set is about.
+        label="" if columns.label else next((f.name for f in columns.factors if f.categorical and f.levels > 2), ""),
+        description={"tfds": builder.info.full_name},
+    )
 
 
 @contextlib.contextmanager
@@ -136,27 +163,67 @@ def _version(text: str) -> tuple[int, ...]:
     return tuple(map(int, text.split("."))) if re.fullmatch(r"\d+(\.\d+)*", text) else ()
 
 
-def _features(name: str, builder) -> tuple[str, str | None]:
-    """Names of the image feature, which must be uint8 of one shape, and of the label, if there is one."""
-    features = builder.info.features
+class Columns(NamedTuple):
+    """What is read of each row of a set."""
+
+    image: str
+    shape: tuple[int, int, int]
+    size: int  # if not 0, the square in the middle of an image is resized to this
+    side: int  # of that square; 0: as large as it can be
+    label: str  # or ""
+    factors: tuple[Factor, ...]
+    keys: tuple[tuple[str, ...], ...]  # where each factor is found in a row
+
+
+def _columns(name: str, builder, size: int) -> Columns:
+    """The image feature, which must be uint8 of one shape or be resized, the label, and the factors, if there are any."""
+    features = dict(sorted(builder.info.features.items()))  # TFDS has them in another order each time
     images = [key for key, feature in features.items() if type(feature).__name__ == "Image"]
     if not images:
         raise errors.UserError(f"{name} has no image feature, only {', '.join(features)}")
     image = "image" if "image" in images else images[0]
-    if None in features[image].shape or features[image].np_dtype != np.uint8:
-        raise errors.UserError(f"{name} has images of shape {features[image].shape}; should be uint8 of one size")
+    shape, crop = features[image].shape, CROPS.get(builder.info.name, Crop(0, 0))
+    size = size or crop.size
+    if (None in shape and not size) or features[image].np_dtype != np.uint8:
+        raise errors.UserError(f"{name} has images of shape {shape}; should be uint8 of one size, or data.size be given")
     labels = [key for key, feature in features.items() if type(feature).__name__ == "ClassLabel"]
-    return image, ("label" if "label" in labels else labels[0]) if labels else None
+    factors: dict[tuple[str, ...], Factor] = {}
+    for key in (key for key in labels if key.startswith("label_")):
+        count, factor = features[key].num_classes, key.removeprefix("label_")
+        factors[key,] = Factor(factor, 0.0, float(count - 1), levels=count, categorical=factor in UNORDERED)
+    attributes = features.get("attributes", {})
+    for key in sorted(attributes) if hasattr(attributes, "items") else ():
+        if attributes[key].np_dtype == np.bool_ and attributes[key].shape == ():
+            factors["attributes", key] = Factor(key, levels=2, categorical=True)
+    label = "label" if "label" in labels else "" if factors else next(iter(labels), "")
+    shape = (size, size, shape[-1]) if size else shape
+    return Columns(image, shape, size, crop.side, label, tuple(factors.values()), tuple(factors))
 
 
-def _split(builder, split: str, image: str, label: str | None) -> Split:
+def _split(builder, split: str, columns: Columns) -> Split:
+    """Every row of a split."""
+    from PIL import Image
+
     source = builder.as_data_source(split)
-    pixels = np.empty((len(source), *builder.info.features[image].shape), np.uint8)
+    pixels = np.empty((len(source), *columns.shape), np.uint8)
     labels: Int[np.ndarray, " n"] = np.zeros(len(source), np.int64)
+    factors: Float[np.ndarray, "n factors"] = np.zeros((len(source), len(columns.keys)), np.float32)
+    progress = Progress(f"reading {split}", len(source), "images")
     # In bulk, because one by one takes three times as long; in blocks, because a row is a dict.
-    for start in range(0, len(source), 4096):
-        for offset, row in enumerate(source.__getitems__(range(start, min(start + 4096, len(source))))):
-            pixels[start + offset] = row[image]
-            if label:
-                labels[start + offset] = row[label]
-    return Split(pixels, labels if label else None)
+    for start in range(0, len(source), BLOCK):
+        for number, row in enumerate(source.__getitems__(range(start, min(start + BLOCK, len(source)))), start):
+            image = row[columns.image]
+            if columns.size:
+                # Pillow knows no images of one channel in three dimensions.
+                image = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+                image = pictures.pixels(image, columns.shape[-1], columns.size, columns.side)
+            pixels[number] = image
+            if columns.label:
+                labels[number] = row[columns.label]
+            for column, keys in enumerate(columns.keys):
+                factors[number, column] = functools.reduce(operator.getitem, keys, row)
+        if columns.size:
+            progress.update(min(start + BLOCK, len(source)))
+    if columns.size:
+        progress.finish()
+    return Split(pixels, labels if columns.label else None, factors if columns.keys else None)

@@ -1,11 +1,12 @@
 """NumPy's .npz archives from anybody: nothing is unpickled, and nothing is unpacked that would not fit."""
 
+import contextlib
 import io
 import math
 import os
 import pathlib
 import zipfile
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Iterator
 
 import numpy as np
 
@@ -30,20 +31,37 @@ def read(
       UserError: no such archive, a damaged one, pickled objects, a missing name, or arrays that say in their headers that
         they take more than half of the memory: that is asked before anything is unpacked.
     """
+    with _opened(path, where) as archive:
+        members = {member.removesuffix(".npy"): member for member in archive.namelist()}
+        for name in required:
+            if name not in members:
+                raise errors.UserError(f"{where}: no array {name!r}, only {', '.join(members)}")
+        members = {name: member for name, member in members.items() if names is None or name in names}
+        size, limit = sum(_declared(archive, member) for member in members.values()), SHARE * _memory()
+        if size > limit:
+            raise errors.UserError(
+                f"{where}: its arrays take {size / 2**30:,.1f} GiB; should be at most {limit / 2**30:,.1f} GiB, half of "
+                "this machine's memory"
+            )
+        return {name: _array(archive, member) for name, member in members.items()}
+
+
+def names(path: str | pathlib.Path, where: str) -> list[str]:
+    """The names of the arrays of an .npz file; `where` is what a message about it begins with.
+
+    Raises:
+      UserError: no such archive.
+    """
+    with _opened(path, where) as archive:
+        return [member.removesuffix(".npy") for member in archive.namelist()]
+
+
+@contextlib.contextmanager
+def _opened(path: str | pathlib.Path, where: str) -> Iterator[zipfile.ZipFile]:
+    """The archive; whatever cannot be read of it is one line."""
     try:
         with zipfile.ZipFile(path) as archive:
-            members = {member.removesuffix(".npy"): member for member in archive.namelist()}
-            for name in required:
-                if name not in members:
-                    raise errors.UserError(f"{where}: no array {name!r}, only {', '.join(members)}")
-            members = {name: member for name, member in members.items() if names is None or name in names}
-            size, limit = sum(_declared(archive, member) for member in members.values()), SHARE * _memory()
-            if size > limit:
-                raise errors.UserError(
-                    f"{where}: its arrays take {size / 2**30:,.1f} GiB; should be at most {limit / 2**30:,.1f} GiB, half of "
-                    "this machine's memory"
-                )
-            return {name: _array(archive, member) for name, member in members.items()}
+            yield archive
     except errors.UserError:
         raise
     except Exception as error:  # a damaged zip raises one of a dozen types

@@ -1,0 +1,122 @@
+"""A directory of PNG or JPEG images: sub-directories are classes, and `train` and `test` are splits."""
+
+import concurrent.futures
+import os
+import pathlib
+import subprocess
+import sys
+from collections.abc import Sequence
+
+import numpy as np
+
+from vae_jax.core import errors
+from vae_jax.data.source import DataConfig, Loaded, Split
+from vae_jax.system import memory
+from vae_jax.system.progress import Progress, say
+
+ENDINGS = (".png", ".jpg", ".jpeg")
+BLOCK = 500  # images that a process decodes
+GREY = ("1", "L", "LA", "I;16", "I;16B")  # modes of Pillow
+
+
+def load(config: DataConfig) -> Loaded:
+    """The images below `config.path`, in the order of their names.
+
+    All have one size, or are cropped to the square in their middle and resized to `config.size`. They are grey where all
+    files are, or where `config.channels` is 1.
+    """
+    where = f"data.path={config.path}"
+    if not config.path:
+        raise errors.UserError("data.name=folder needs data.path=DIRECTORY")
+    root = pathlib.Path(config.path)
+    if not root.is_dir():
+        raise errors.UserError(f"{where}: no such directory")
+    parts = [root / "train", root / "test"]
+    if all(part.is_dir() for part in parts):
+        found = [_files(where, part) for part in parts]
+    else:
+        found = [_files(where, root)]
+        say(f"{root}: {len(found[0]):,} images and there is no test split; a fifth of them becomes it")
+    paths = [path for part in found for path in part]
+    shape = _shape(where, paths, config)
+    needed, room = len(paths) * int(np.prod(shape)), memory.free()
+    if needed > room:
+        raise errors.UserError(
+            f"{where}: {len(paths):,} images of shape {shape} take {memory.text(needed)}, and {memory.text(room)} are free; "
+            "give a smaller data.size"
+        )
+    pixels, first = _decoded(where, paths, shape, config.size), len(found[0])
+    labels = [_classes(where, part, files) for part, files in zip(parts if len(found) > 1 else [root], found, strict=True)]
+    train = Split(pixels[:first], labels[0])
+    return Loaded(train, Split(pixels[first:], labels[1]) if len(found) > 1 else None, 255)
+
+
+def _files(where: str, root: pathlib.Path) -> list[pathlib.Path]:
+    found = sorted(path for path in root.rglob("*") if path.suffix.lower() in ENDINGS and path.is_file())
+    found = [path for path in found if not any(part.startswith(".") for part in path.relative_to(root).parts)]
+    if not found:
+        raise errors.UserError(f"{where}: no image in {root}; should end in {', '.join(ENDINGS)}")
+    return found
+
+
+def _classes(where: str, root: pathlib.Path, paths: Sequence[pathlib.Path]) -> np.ndarray | None:
+    """Names of the sub-directories that the files are in."""
+    names = [path.relative_to(root).parts[0] for path in paths if path.parent != root]
+    if names and len(names) < len(paths):
+        raise errors.UserError(f"{where}: has images both in {root} itself and in sub-directories; should be one of the two")
+    return np.array(names) if names else None
+
+
+def _shape(where: str, paths: Sequence[pathlib.Path], config: DataConfig) -> tuple[int, int, int]:
+    """Height, width and channels of all images, by their headers."""
+    from PIL import Image
+
+    if config.channels not in (0, 1, 3):
+        raise errors.UserError(f"data.channels={config.channels}: should be 1 (grey) or 3")
+    sizes: dict[tuple[int, int], pathlib.Path] = {}
+    is_grey = True
+    for path in paths:
+        try:
+            with Image.open(path) as image:
+                sizes.setdefault(image.size, path)
+                is_grey = is_grey and image.mode in GREY
+        except Exception as error:  # Pillow raises a dozen types for what it cannot read
+            raise errors.UserError(f"{where}: {path} is no readable image ({type(error).__name__})") from error
+    channels = config.channels or (1 if is_grey else 3)
+    if config.size:
+        return config.size, config.size, channels
+    if len(sizes) > 1:
+        told = ", ".join(f"{path.name} {width}x{height}" for (width, height), path in list(sizes.items())[:3])
+        raise errors.UserError(f"{where}: images of {len(sizes)} sizes ({told}); give data.size to crop and resize them")
+    ((width, height),) = sizes
+    return height, width, channels
+
+
+def _decoded(where: str, paths: Sequence[pathlib.Path], shape: tuple[int, int, int], size: int) -> np.ndarray:
+    """Pixels [N, *shape] of all files, decoded by as many processes as there are cores."""
+    pixels = np.empty((len(paths), *shape), np.uint8)
+    progress = Progress("reading images", len(paths), "images")
+    done = 0
+
+    def block(start: int) -> int:
+        part = paths[start : start + BLOCK]
+        command = [sys.executable, str(pathlib.Path(__file__).with_name("pictures.py")), str(shape[2]), str(size)]
+        ended = subprocess.run(command, input=b"\0".join(map(os.fsencode, part)), capture_output=True)
+        if ended.returncode or len(ended.stdout) != len(part) * int(np.prod(shape)):
+            said = ended.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+            raise errors.UserError(f"{where}: an image cannot be read: {said[:300]}")
+        pixels[start : start + len(part)] = np.frombuffer(ended.stdout, np.uint8).reshape(-1, *shape)
+        return len(part)
+
+    # A thread for each process: it waits, and copies what comes.
+    with concurrent.futures.ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
+        for future in concurrent.futures.as_completed(threads.submit(block, at) for at in range(0, len(paths), BLOCK)):
+            try:
+                done += future.result()
+            except BaseException:
+                threads.shutdown(cancel_futures=True)
+                raise
+            progress.update(done)
+    if len(paths) > BLOCK:
+        progress.finish()
+    return pixels
