@@ -1,6 +1,7 @@
-"""Orbax checkpoints of host trees, with a digest over state and metadata: atomic, the last two kept.
+"""Orbax checkpoints of host trees: written atomically, checked by a digest when they are read, the last two kept.
 
-Orbax writes under a temporary name and renames, but it does not notice a flipped bit when it reads; the digest does.
+Orbax writes under a temporary name and renames, but it does not detect a flipped bit on reading. The digest over state
+and metadata does.
 """
 
 import contextlib
@@ -26,7 +27,7 @@ KEEP = 2
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """A saved `state` (NumPy leaves), how far it is (`step`), and the JSON that was saved with it."""
+    """A saved `state` (NumPy leaves), its `step`, and the JSON metadata saved with it."""
 
     step: int
     state: Any
@@ -48,7 +49,7 @@ def save(directory: pathlib.Path, step: int, state, metadata: dict) -> None:
     from orbax.checkpoint import v1 as ocp
 
     tree = _as_dict(state)
-    # Overwrite: a run that goes on from the checkpoint before a damaged one comes by the damaged one's step again.
+    # Overwrite: a run that resumes from before a damaged checkpoint reaches the step of the damaged one again.
     path, signed = directory.absolute() / str(step), metadata | {"digest": digest(tree, metadata)}
     try:
         with _silent():
@@ -60,28 +61,28 @@ def save(directory: pathlib.Path, step: int, state, metadata: dict) -> None:
 
 
 def clear(directory: pathlib.Path) -> None:
-    """Remove every checkpoint of `directory`, and `directory` where nothing else is in it."""
+    """Remove every checkpoint in `directory`, and `directory` itself if nothing else is in it."""
     _drop(directory, steps(directory))
     with contextlib.suppress(OSError):
         directory.rmdir()
 
 
 def _drop(directory: pathlib.Path, dropped: list[int]) -> None:
-    """Remove the checkpoints of these steps, and what saves that were killed have left."""
+    """Remove the checkpoints of these steps, and what killed saves left."""
     for stale in [*(directory / str(step) for step in dropped), *directory.glob("*.orbax-checkpoint-tmp*")]:
         if not stale.is_symlink():
             shutil.rmtree(stale)
 
 
 def load_latest(directory: pathlib.Path, like) -> Checkpoint | None:
-    """The newest checkpoint that is whole, or None where none was saved; damaged ones are named on standard error.
+    """The newest intact checkpoint, or None if none was saved; damaged ones are named on standard error.
 
     Args:
       directory: as given to `save`.
       like: a tree of arrays or shapes with the structure of the saved state.
 
     Raises:
-      UserError: there are checkpoints, and all of them are damaged.
+      UserError: all of the checkpoints are damaged.
     """
     saved = steps(directory)
     for step in saved:
@@ -105,7 +106,7 @@ def _read(path: pathlib.Path, like) -> tuple[Any, dict]:
         tree = ocp.load(path, wanted)
     if metadata.pop("digest") != digest(tree, metadata):
         raise ValueError("its digest differs")
-    # Orbax gives the shape that was saved, whatever was asked for.
+    # Orbax returns the saved shape, whatever shape it is given.
     if any(tree[name].shape != leaf.shape for name, leaf in wanted.items()):
         raise ValueError("it is of another structure")
     return jax.tree.unflatten(jax.tree.structure(like), jax.tree.leaves(tree)), metadata
@@ -113,14 +114,14 @@ def _read(path: pathlib.Path, like) -> tuple[Any, dict]:
 
 @contextlib.contextmanager
 def _silent() -> Iterator[None]:
-    """Keep back the pages that Orbax and its tasks print about a damaged file, of which we say one line."""
+    """Suppress the pages that Orbax and its tasks print about a damaged file: we print one line."""
     disabled, hook = logging.root.manager.disable, sys.unraisablehook
     logging.disable(logging.CRITICAL)
-    sys.unraisablehook = lambda _: None  # reads that Orbax dropped report to a loop that is closed
+    sys.unraisablehook = lambda _: None  # reads that Orbax cancelled report to a closed event loop
     try:
         yield
     except Exception:
-        gc.collect()  # a task that failed logs when it is collected
+        gc.collect()  # failed tasks log when they are collected
         raise
     finally:
         logging.disable(disabled)
@@ -134,5 +135,5 @@ def steps(directory: pathlib.Path) -> list[int]:
 
 
 def _as_dict(state) -> dict:
-    """A flat dict of numbered leaves: what is on disk does not depend on the classes of the state."""
+    """A flat dict of numbered leaves: the files do not depend on the classes of the state."""
     return {f"{number:04d}": leaf for number, leaf in enumerate(jax.tree.leaves(state))}

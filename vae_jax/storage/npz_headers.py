@@ -1,4 +1,4 @@
-"""NumPy's .npz archives from anybody: nothing is unpickled, and nothing is unpacked that would not fit."""
+"""Reads .npz archives that are not trusted: no pickled objects, and sizes are checked before anything is unpacked."""
 
 import contextlib
 import io
@@ -12,7 +12,7 @@ import numpy as np
 
 from vae_jax.core import errors
 
-HEADER = 16_384  # bytes; NumPy itself takes none that is longer than 10,000
+HEADER = 16_384  # bytes that are read of a header; NumPy accepts none longer than 10,000
 SHARE = 0.5  # of the machine's memory that the arrays of one file may take
 
 
@@ -23,13 +23,13 @@ def read(
 
     Args:
       path: the file.
-      where: what a message about it begins with.
-      names: what is read of it; None is everything.
-      required: names that have to be there.
+      where: the beginning of error messages.
+      names: the arrays to read; None: all.
+      required: arrays that must be there.
 
     Raises:
-      UserError: no such archive, a damaged one, pickled objects, a missing name, or arrays that say in their headers that
-        they take more than half of the memory: that is asked before anything is unpacked.
+      UserError: no such archive, a damaged one, pickled objects, a missing array, or arrays that according to their headers
+        need more than half of the memory.
     """
     with _opened(path, where) as archive:
         members = {member.removesuffix(".npy"): member for member in archive.namelist()}
@@ -69,9 +69,9 @@ def _opened(path: str | pathlib.Path, where: str) -> Iterator[zipfile.ZipFile]:
 
 
 def _declared(archive: zipfile.ZipFile, member: str) -> int:
-    """The bytes of an array, by its header."""
+    """The size of an array in bytes, according to its header."""
     with archive.open(member) as file:
-        head = io.BytesIO(file.read(HEADER))  # a header says how long it is, which may be a lie
+        head = io.BytesIO(file.read(HEADER))  # not the length that the header claims, which may be wrong
     version = np.lib.format.read_magic(head)
     read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, _, dtype = read_header(head)
@@ -81,7 +81,7 @@ def _declared(archive: zipfile.ZipFile, member: str) -> int:
 def _array(archive: zipfile.ZipFile, member: str) -> np.ndarray:
     with archive.open(member) as file:
         array = np.lib.format.read_array(file, allow_pickle=False)
-        if file.read(1):  # also what compares the checksum
+        if file.read(1):  # reading to the end also compares the checksum
             raise ValueError("bytes after the array")
     return array
 

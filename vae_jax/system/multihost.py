@@ -1,7 +1,7 @@
-"""What the processes of one study (`jax.distributed`) owe each other; with one process, nothing.
+"""Coordination between the processes of one study (`jax.distributed`); with a single process, every function is trivial.
 
-All processes run the same program over the same host values. Process 0 alone writes results; all read them, and all take
-part in checkpoints, as Orbax wants it: the directory is one that every process sees.
+All processes run the same program on the same host values. Only process 0 writes results. All of them read results and
+take part in checkpoints, as Orbax requires, so the run directory must be visible to every process.
 """
 
 import hashlib
@@ -14,19 +14,27 @@ from vae_jax.core import errors
 
 
 def writes() -> bool:
-    """Whether this process is the one that writes results."""
+    """Whether this process writes results: process 0 does."""
     return jax.process_index() == 0
 
 
 def least(number: int) -> int:
-    """The smallest `number` that any process gave, to 7 digits where there are several."""
+    """The smallest `number` of any process; with several processes, rounded to 7 digits."""
     if jax.process_count() == 1:
         return number
     return int(multihost_utils.process_allgather(np.float32(number)).min())
 
 
 def agree(text: str, what: str) -> None:
-    """Refuse to go on where the processes were told different things: their programs would wait for each other for ever."""
+    """Refuse to continue if the processes have different `text`: their programs would wait for each other forever.
+
+    Args:
+      text: compared between processes.
+      what: what the text is, for the message.
+
+    Raises:
+      UserError: it names the first process that differs from process 0.
+    """
     if jax.process_count() == 1:
         return
     mine = np.frombuffer(hashlib.sha256(text.encode()).digest(), np.uint32)
@@ -37,6 +45,6 @@ def agree(text: str, what: str) -> None:
 
 
 def wait(name: str) -> None:
-    """Until every process has come to this line."""
+    """Block until every process has called this with the same name."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)

@@ -1,16 +1,16 @@
-"""What a person sees while runs train: a line that renews itself at a terminal, plain lines elsewhere."""
+"""Progress on standard error: one line that is updated in place on a terminal, plain lines elsewhere."""
 
 import sys
 import time
 
-speaks = True  # of the several processes of one study, one does
+speaks = True  # of several processes of one study, only one prints
 
 
 class Progress:
-    """Counts units of work (`total` of them, named `unit`) and says how fast they go.
+    """Counts `total` units of work (named `unit`) and reports their rate.
 
-    At a terminal, `update` renews one line with the rate and the time left. Elsewhere it is silent, and only `say`
-    prints. Everything goes to standard error, so that standard output holds results alone.
+    On a terminal, `update` rewrites one line with the rate and the time left. Elsewhere it prints nothing, and only
+    `finish` prints a line. Everything goes to standard error: standard output is for results.
     """
 
     def __init__(self, label: str, total: int, unit: str):
@@ -19,22 +19,22 @@ class Progress:
         self.live = speaks and sys.stderr.isatty()
 
     def update(self, done: int) -> None:
-        """`done` of `total` units are done."""
+        """Report that `done` of `total` units are done."""
         self.done = done
         if self.live:
             rate = (done - self.first) / max(time.monotonic() - self.start, 1e-9)
-            # Before anything is done nobody knows how long it takes.
+            # Without any finished work there is no rate yet.
             speed = f", {rate:,.0f} {self.unit}/s, {(self.total - done) / rate:.0f} s left" if rate else ""
             line = f"{self.label}: {done:,}/{self.total:,} {self.unit}{speed}"
             print(f"\r\033[K{line}", end="", file=sys.stderr, flush=True)
 
     def begin(self, done: int) -> None:
-        """Start the clock with `done` units done earlier."""
+        """Start the clock; `done` units were finished before (by an earlier process)."""
         self.start, self.first = time.monotonic(), done
         self.update(done)
 
     def finish(self) -> float:
-        """Print what was done and how fast; returns the seconds it took."""
+        """Print how many units were done in how many seconds; returns the seconds."""
         seconds = time.monotonic() - self.start
         count = self.done - self.first
         say(f"{self.label}: {count:,} {self.unit} in {seconds:.1f} s", clear=self.live)
@@ -42,7 +42,7 @@ class Progress:
 
 
 def say(line: str, clear: bool = False) -> None:
-    """One plain line on standard error."""
+    """Print one line on standard error; `clear` removes the progress line first."""
     if speaks:
         print(("\r\033[K" if clear else "") + line, file=sys.stderr, flush=True)
 

@@ -1,8 +1,8 @@
-"""A function over one run, made a function over many: padded, sharded over devices, mapped inside each.
+"""Maps a function of one run over many runs: padded, sharded over devices, looped over inside each device.
 
-Knows no training. Above this room everything has a leading `runs` axis, below it nothing does. No run talks to another:
-the compiled program holds no collective, except where `function` itself speaks along the `data` axis, to the devices that
-share its run.
+Nothing here is specific to training. Above this module all values have a leading `runs` axis, below it none has. Runs are
+independent: the compiled program has no collective, except where `function` itself communicates along the `data` axis,
+between the devices that share a run.
 """
 
 import dataclasses
@@ -18,9 +18,10 @@ Tree = TypeVar("Tree")
 
 
 def mesh(count: int, data: int = 1) -> Mesh:
-    """Devices as axes "runs" and "data": `data` devices for each run, and as many runs at a time as there are, or fit.
+    """A mesh with axes "runs" and "data": `data` devices for each run, and at most `count` runs at a time.
 
-    With several processes every device takes part, because a process without one could not call the program.
+    With several processes every device takes part, because a process without a device in the mesh could not call the
+    program.
     """
     fit = jax.device_count() // data
     size = fit if jax.process_count() > 1 else min(count, fit)
@@ -32,23 +33,26 @@ def mesh(count: int, data: int = 1) -> Mesh:
 def over_runs(
     function: Callable, mesh: Mesh, *, mapped: int = 1, donate: bool = False, together: int | None = None
 ) -> jax.stages.Wrapped:
-    """`function` of one run as a jitted function of many, which have a leading runs axis (see `pad`).
+    """The jitted function of many runs that applies `function` to each of them.
 
     Args:
-      function: from trees of one run, and then what all runs share, to a tree of one run.
-      mesh: from `mesh`; the leading axis must be a multiple of its number of runs.
-      mapped: how many arguments are of one run; the others are shared.
-      donate: let the result take the memory of the first argument.
-      together: how many runs of a device are one vectorised program (for a GPU); None: one run after another.
+      function: takes trees of one run, then what all runs share; returns a tree of one run.
+      mesh: from `mesh`; the number of runs must be a multiple of its size along "runs" (see `pad`).
+      mapped: how many of the first arguments have a leading runs axis; the others are shared.
+      donate: whether the result may reuse the memory of the first argument.
+      together: how many runs of a device are vectorised together (for a GPU); None: one run after another.
+
+    Returns:
+      A function of trees with a leading runs axis, and of what they share.
     """
 
     def local(*args):
-        # Plain lax.map: on a CPU one run after another fills the cache best, and gives a run the same bits in any grid.
+        # Plain lax.map: on a CPU, one run after another uses the cache best, and a run has the same bits in any grid.
         return jax.lax.map(lambda run: function(*run, *args[mapped:]), args[:mapped], batch_size=together)
 
     def sharded(*args):
         specs = (PartitionSpec("runs"),) * mapped + (PartitionSpec(),) * (len(args) - mapped)
-        # With check_vma (the default) gradients of parameters made inside get a psum over runs, which mixes them.
+        # With check_vma (the default), gradients of parameters made inside would get a psum over runs, mixing them.
         over_devices = jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=PartitionSpec("runs"), check_vma=False)
         return over_devices(*args)
 
@@ -56,9 +60,9 @@ def over_runs(
 
 
 def put(tree: Tree, mesh: Mesh, *, shared: bool = False) -> Tree:
-    """`tree` on the devices of `mesh`, where `over_runs` wants it: cut along its runs axis, or (`shared`) whole on each.
+    """`tree` on the devices of `mesh`, as `over_runs` takes it: split along its runs axis, or (`shared`) a copy on each.
 
-    With several processes each gives the whole tree, and keeps the part of its own devices.
+    With several processes, each passes the whole tree and keeps the part of its own devices.
     """
     sharding = NamedSharding(mesh, PartitionSpec() if shared else PartitionSpec("runs"))
     return jax.tree.map(lambda leaf: jax.make_array_from_callback(leaf.shape, sharding, leaf.__getitem__), tree)
@@ -73,10 +77,15 @@ def fetch(tree: Tree) -> Tree:
 
 @dataclasses.dataclass(frozen=True)
 class Blocks:
-    """`count` runs through functions from `over_runs`, `size` of them on the devices at a time (a multiple of the mesh's).
+    """Calls functions from `over_runs` on `count` runs, `size` of them on the devices at a time.
 
-    Where all fit, their trees stay on the devices between calls. Else they wait on the host, and each block is on the
-    devices while it is called. A run does not notice: the bits are the same.
+    If all runs fit, their trees stay on the devices between calls. Else they stay on the host, and each block is on the
+    devices only while it is computed. The results are the same bits either way.
+
+    Attributes:
+      mesh: from `mesh`.
+      count: the number of runs.
+      size: the number of runs at a time, a multiple of the mesh's.
     """
 
     mesh: Mesh
@@ -85,25 +94,26 @@ class Blocks:
 
     @property
     def whole(self) -> bool:
+        """Whether all runs are on the devices at a time."""
         return self.size >= self.count
 
     def hold(self, tree: Tree) -> Tree:
-        """A host tree of all runs, as `call` takes it."""
+        """A host tree of all runs in the form that `call` takes."""
         return put(pad(tree, self.size), self.mesh) if self.whole else tree
 
     def call(self, function: Callable, held: tuple, *shared):
-        """function(*held, *shared): trees of all runs, and what they share (see `put`), to a tree of all runs."""
+        """function(*held, *shared): `held` are trees of all runs (see `hold`), `shared` what they share (see `put`)."""
         if self.whole:
             return function(*held, *shared)
-        found = []
+        blocks = []
         for start in range(0, self.count, self.size):
             block = pad(take(held, slice(start, start + self.size)), self.size)
             result = fetch(function(*put(block, self.mesh), *shared))
-            found.append(take(result, slice(self.count - start)))
-        return jax.tree.map(lambda *leaves: np.concatenate(leaves), *found)
+            blocks.append(take(result, slice(self.count - start)))
+        return jax.tree.map(lambda *leaves: np.concatenate(leaves), *blocks)
 
     def fetch(self, tree: Tree) -> Tree:
-        """What `call` gave, without the padding, on the host."""
+        """A result of `call` on the host, without the padding."""
         return take(fetch(tree), slice(self.count)) if self.whole else tree
 
 
@@ -113,7 +123,7 @@ def stack(trees: list[Tree]) -> Tree:
 
 
 def pad(tree: Tree, multiple: int) -> Tree:
-    """`tree` with its last run repeated until the number of runs is a multiple of `multiple`."""
+    """`tree` with its last run repeated until the number of runs is a multiple of `multiple`; NumPy."""
 
     def padded(leaf):
         return np.concatenate([leaf, np.repeat(leaf[-1:], -len(leaf) % multiple, axis=0)])
@@ -122,5 +132,5 @@ def pad(tree: Tree, multiple: int) -> Tree:
 
 
 def take(tree: Tree, index: int | slice) -> Tree:
-    """Run number `index` of `tree`, or a slice of runs."""
+    """Run number `index` of `tree` (without its runs axis), or a slice of runs."""
     return jax.tree.map(lambda leaf: leaf[index], tree)

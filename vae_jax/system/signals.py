@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: held until the work in hand is saved; asked twice, it stops at once."""
+"""SIGTERM and Ctrl-C: deferred until the current work is saved; the second signal stops at once."""
 
 import contextlib
 import os
@@ -10,7 +10,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Stopped(KeyboardInterrupt):
-    """The process was asked to stop by `signal`; its text says what was saved."""
+    """The process was asked to stop by the signal number `signal`; the text says what was saved."""
 
     def __init__(self, signal: int, text: str = ""):
         super().__init__(text)
@@ -18,29 +18,29 @@ class Stopped(KeyboardInterrupt):
 
 
 def stop(number: int, _) -> None:
-    """A handler that stops at once, for a process to install."""
+    """A signal handler that raises Stopped at once."""
     raise Stopped(number)
 
 
 @contextlib.contextmanager
 def held() -> Iterator[list[int]]:
-    """A list that a signal goes into, instead of stopping the process, for the caller to look at now and then.
+    """Defer signals: yields the list of those received, which the caller checks between units of work.
 
-    Only the main thread hears signals; in others the list stays empty.
+    The second signal raises Stopped at once. Only the main thread receives signals; in another the list stays empty.
     """
     received: list[int] = []
 
-    def hear(number: int, frame) -> None:
+    def defer(number: int, frame) -> None:
         if received:
             stop(number, frame)
         received.append(number)
-        # Not by `print`, which may be what was interrupted.
+        # Not `print`: the signal may have interrupted one.
         os.write(2, b"stopping with a checkpoint at the end of this chunk; again: stop at once\n")
 
     if threading.current_thread() is not threading.main_thread():
         yield received
         return
-    before = {number: signal.signal(number, hear) for number in SIGNALS}
+    before = {number: signal.signal(number, defer) for number in SIGNALS}
     try:
         yield received
     finally:
