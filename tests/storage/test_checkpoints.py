@@ -4,6 +4,7 @@ import logging
 import pathlib
 import shutil
 import sys
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -194,3 +195,38 @@ def test_the_digest_tells_trees_apart():
     ]
     assert base not in {checkpoints.digest(*other) for other in others}
     assert base == checkpoints.digest({"a": np.zeros((2, 4), np.float32)[0]}, {"n": 1})
+
+
+def test_leaves_are_known_by_their_paths(tmp_path):
+    """Two leaves of one shape come back under their names, whatever the order of the fields; other names are refused."""
+    one, two = np.ones((3, 2), np.float32), np.full((3, 2), 2, np.float32)
+    first, swapped = ({"m": {name: np.zeros((3, 2), np.float32) for name in names}} for names in ("ab", "ac"))
+    checkpoints.save(tmp_path, 1, {"m": {"a": one, "b": two}}, {})
+    loaded = checkpoints.load_latest(tmp_path, first).state
+    np.testing.assert_array_equal(loaded["m"]["b"], two)
+    with pytest.raises(errors.UserError, match="no checkpoint is whole"):
+        checkpoints.load_latest(tmp_path, swapped)
+
+    class Ordered(NamedTuple):
+        b: np.ndarray
+        a: np.ndarray
+
+    class Before(NamedTuple):
+        a: np.ndarray
+        b: np.ndarray
+
+    checkpoints.save(tmp_path, 2, Before(one, two), {})
+    loaded = checkpoints.load_latest(tmp_path, Ordered(one, one)).state
+    np.testing.assert_array_equal((loaded.a, loaded.b), (one, two))
+
+
+def test_checkpoints_without_paths_are_read_in_order(tmp_path):
+    """What versions up to 0.1.0 wrote: numbered leaves alone."""
+    from orbax.checkpoint import v1 as ocp
+
+    tree = {f"{number:04d}": leaf for number, leaf in enumerate(jax.tree.leaves(shifted(1)))}
+    metadata = {"metrics_bytes": 3}
+    ocp.save(tmp_path / "1", tree, custom_metadata=metadata | {"digest": checkpoints.digest(tree, metadata)})
+    loaded = checkpoints.load_latest(tmp_path, STATE)
+    assert bits(loaded.state) == bits(shifted(1))
+    assert loaded.metadata == metadata

@@ -23,6 +23,7 @@ from vae_jax.core import errors
 from vae_jax.system import multihost, progress
 
 KEEP = 2
+LEAVES = "leaves"  # in the metadata: the key path of each numbered leaf
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +49,7 @@ def save(directory: pathlib.Path, step: int, state, metadata: dict) -> None:
     """Save `state` (NumPy arrays with a leading runs axis) as number `step`, and drop all but the last two."""
     from orbax.checkpoint import v1 as ocp
 
-    tree = _as_dict(state)
+    tree, metadata = _numbered(state), metadata | {LEAVES: _paths(state)}
     # Overwrite: a run that resumes from before a damaged checkpoint reaches the step of the damaged one again.
     path, signed = directory.absolute() / str(step), metadata | {"digest": digest(tree, metadata)}
     try:
@@ -100,16 +101,23 @@ def load_latest(directory: pathlib.Path, like) -> Checkpoint | None:
 def _read(path: pathlib.Path, like) -> tuple[Any, dict]:
     from orbax.checkpoint import v1 as ocp
 
-    wanted = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), _as_dict(like))
+    empty = dict(zip(_paths(like), (np.empty(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(like)), strict=True))
     with _silent():
         metadata = dict(ocp.metadata(path).custom_metadata)
+        # Up to version 0.1.0 there are only the numbers: leaves are in the order of the state.
+        saved = metadata.get(LEAVES, list(empty))
+        if set(saved) != set(empty):
+            raise ValueError("it is of another structure")
+        wanted = _numbered([empty[name] for name in saved])
         tree = ocp.load(path, wanted)
     if metadata.pop("digest") != digest(tree, metadata):
         raise ValueError("its digest differs")
     # Orbax returns the saved shape, whatever shape it is given.
-    if any(tree[name].shape != leaf.shape for name, leaf in wanted.items()):
+    if any(tree[number].shape != leaf.shape for number, leaf in wanted.items()):
         raise ValueError("it is of another structure")
-    return jax.tree.unflatten(jax.tree.structure(like), jax.tree.leaves(tree)), metadata
+    found = dict(zip(saved, (tree[number] for number in wanted), strict=True))
+    metadata.pop(LEAVES, None)
+    return jax.tree.unflatten(jax.tree.structure(like), [found[name] for name in empty]), metadata
 
 
 @contextlib.contextmanager
@@ -134,6 +142,11 @@ def steps(directory: pathlib.Path) -> list[int]:
     return sorted((int(name) for name in names if name.isdecimal() and str(int(name)) == name), reverse=True)
 
 
-def _as_dict(state) -> dict:
+def _numbered(state) -> dict:
     """A flat dict of numbered leaves: the files do not depend on the classes of the state."""
     return {f"{number:04d}": leaf for number, leaf in enumerate(jax.tree.leaves(state))}
+
+
+def _paths(state) -> list[str]:
+    """The key path of each leaf, in order: what the numbers stand for."""
+    return [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(state)]
