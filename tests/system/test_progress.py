@@ -37,6 +37,17 @@ def test_silent_but_for_the_last_line_where_there_is_no_terminal(capsys, clock):
     assert capsys.readouterr() == ("", "vae (2 runs): 4,000 steps in 1.5 s\n")
 
 
+def test_a_line_about_every_tenth_of_long_work_where_there_is_no_terminal(capsys, clock):
+    meter = progress.Progress("vae", 100, "steps")
+    meter.begin(0)
+    for done in range(4, 101, 4):
+        clock[0] += 4
+        meter.update(done, f"loss {done}")
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition("/")[0] for line in lines] == [f"vae: {done}" for done in (12, 20, 32, 40, 52, 60, 72, 80, 92)]
+    assert lines[0] == "vae: 12/100 steps, 1 steps/s, 88 s left, loss 12"
+
+
 def test_a_terminal_shows_rate_and_time_left_on_one_line(monkeypatch, capsys, clock):
     screen = terminal(monkeypatch)
     meter = progress.Progress("vae", 4000, "steps")

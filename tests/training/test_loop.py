@@ -6,13 +6,15 @@ import pathlib
 import shutil
 
 import jax
+import numpy as np
 import pytest
 from support import assert_same_numbers, tiny
 
 from vae_jax.core import errors
 from vae_jax.storage import checkpoints, run_directory, tables
-from vae_jax.study import study
+from vae_jax.study import planning, study
 from vae_jax.system import memory, runs
+from vae_jax.training import loop
 
 CHUNKS = 4  # of one epoch; checkpoints after the second and the fourth
 TWO_GROUPS = (("train.chunk_epochs", ("1", "3")),)  # one program, two plans: 4 chunks, then 2 of 3 and 1 epochs
@@ -54,6 +56,11 @@ def is_metrics(path, *_) -> bool:
     return path.name == "metrics.jsonl"
 
 
+def is_chunk(path, rows=()) -> bool:
+    """Not of the lines before the first step."""
+    return is_metrics(path) and all(row["epoch"] for row in rows)
+
+
 def stopped(
     monkeypatch, workdir, module, name: str, calls: int, before: bool = False, sweeps=(), only=lambda *_: True
 ) -> None:
@@ -78,7 +85,7 @@ def stopped(
 
 def stopped_after_chunk(monkeypatch, workdir, chunk: int, sweeps=()) -> None:
     """Stop when the lines of a chunk have been written, and nothing after them."""
-    stopped(monkeypatch, workdir, run_directory, "append_jsonl", chunk, sweeps=sweeps, only=is_metrics)
+    stopped(monkeypatch, workdir, run_directory, "append_jsonl", chunk, sweeps=sweeps, only=is_chunk)
 
 
 def signed(workdir: pathlib.Path, group: int = 0) -> dict:
@@ -94,7 +101,7 @@ def assert_same(ours: pathlib.Path, theirs: pathlib.Path, groups: int = 1) -> No
 
 def test_stopped_before_the_last_checkpoint(whole, tmp_path, monkeypatch):
     stopped(monkeypatch, tmp_path, checkpoints, "save", calls=2, before=True)
-    assert len(run_directory.read_jsonl(tmp_path / "metrics.jsonl")) == CHUNKS
+    assert len(run_directory.read_jsonl(tmp_path / "metrics.jsonl")) == 1 + CHUNKS
     assert_same(train(tmp_path), whole)
 
 
@@ -102,7 +109,7 @@ def test_stopped_again_and_again_where_no_checkpoint_is(whole, tmp_path, monkeyp
     """The lines after the last checkpoint are taken back and written again."""
     for chunk, lines in ((1, 1), (3, 3), (1, 3)):  # the last from the checkpoint after the second
         stopped_after_chunk(monkeypatch, tmp_path, chunk)
-        assert len(run_directory.read_jsonl(tmp_path / "metrics.jsonl")) == lines
+        assert len(run_directory.read_jsonl(tmp_path / "metrics.jsonl")) == 1 + lines
     assert_same(train(tmp_path), whole)
 
 
@@ -127,14 +134,14 @@ def test_stopped_in_the_second_of_two_groups(two_groups, tmp_path, monkeypatch):
 
 def test_lines_of_groups_follow_each_other(two_groups):
     rows = run_directory.read_jsonl(two_groups / "metrics.jsonl")
-    assert [(row["run"], row["epoch"]) for row in rows] == [(0, 1), (0, 2), (0, 3), (0, 4), (1, 3), (1, 4)]
+    assert [(row["run"], row["epoch"]) for row in rows] == [(0, 0), (0, 1), (0, 2), (0, 3), (0, 4), (1, 0), (1, 3), (1, 4)]
 
 
 def test_the_length_of_a_chunk_changes_no_number(two_groups):
     """Also where it does not divide the epochs."""
     one, three = tables.read_csv(two_groups / "results.csv")
     assert one == three | {"run": 0, "train.chunk_epochs": 1}
-    lines = run_directory.read_jsonl(two_groups / "metrics.jsonl")
+    lines = [row for row in run_directory.read_jsonl(two_groups / "metrics.jsonl") if row["epoch"]]
     valid = [{key: value for key, value in row.items() if key.startswith("valid_")} for row in lines]
     assert (valid[2], valid[3]) == (valid[4], valid[5])
     mean = sum(line["train_distortion"] for line in lines[:3]) / 3
@@ -192,6 +199,41 @@ def test_metrics_that_are_taken_away_are_not_begun_anew(tmp_path, monkeypatch):
     monkeypatch.setattr(run_directory, "append_jsonl", taken_away)
     with pytest.raises(errors.UserError, match=r"metrics\.jsonl: has 0 bytes where the checkpoint saw"):
         train(tmp_path)
+
+
+def test_metrics_before_the_first_step_and_what_a_callback_gets(tmp_path):
+    (run,) = planning.plan(tiny()).groups
+    labels, seen = [{"run": 0, "name": "vae", "seed": 0}], []
+    job = loop.Job(run.spec, run.hyperparams, run.dataset, labels, tmp_path / "checkpoints", tmp_path / "metrics.jsonl")
+    loop.fit(job, on_chunk=lambda rows: seen.append(list(rows)))
+    lines = run_directory.read_jsonl(tmp_path / "metrics.jsonl")
+    assert [row for rows in seen for row in rows] == lines
+    assert [(row["epoch"], row["step"]) for row in lines] == [(0, 0), (1, 10), (2, 20), (3, 30), (4, 40)]
+    # Nothing is learned yet: 64 pixels, nearly the mean of the data; and that is before anything else.
+    assert lines[0]["train_loss"] > lines[1]["train_loss"] > lines[4]["train_loss"]
+    assert lines[0]["train_distortion"] == pytest.approx(lines[0]["valid_distortion"], rel=0.05)
+
+
+def test_about_fifty_lines_where_the_config_says_nothing():
+    (group,) = planning.plan(tiny(train__chunk_epochs=0, train__epochs=300)).groups
+    assert group.spec.chunk_epochs == 6
+    (group,) = planning.plan(tiny(train__chunk_epochs=0, train__epochs=20)).groups
+    assert group.spec.chunk_epochs == 1
+
+
+def test_what_is_shown_of_many_runs():
+    rows = [{"train_loss": loss, "train_distortion": 20.0, "train_rate": np.inf} for loss in (30.0, 10.0, 20.0)]
+    assert loop._summary(rows[:1]) == "loss 30, distortion 20, rate inf"
+    assert loop._summary(rows) == "loss 20 (10 to 30), distortion 20 (20 to 20), rate inf (inf to inf)"
+
+
+@pytest.mark.usefixtures("compiled_quickly")
+def test_a_target_that_cannot_be_reached_is_said(tmp_path, capsys):
+    fields = {"objective__kind": "geco", "train__chunk_epochs": 4, "name": "steered"}
+    study.run(tiny(objective__distortion_target=-50.0, **fields), tmp_path / "missed")
+    assert "steered (1 run): the target of the distortion was not met by 1 of them; run 0 is " in capsys.readouterr().err
+    study.run(tiny(objective__distortion_target=1000.0, **fields), tmp_path / "met")
+    assert "target" not in capsys.readouterr().err
 
 
 # Memory

@@ -253,6 +253,30 @@ def test_geco_by_hand():
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(moved))
 
 
+def test_the_multiplier_of_geco_is_bounded():
+    """A target that cannot be reached: after any number of steps the loss is finite, and so is its gradient."""
+    objective, weights = objectives.OBJECTIVES["geco"], objectives.Weights(distortion_target=np.float32(0))
+
+    @jax.jit
+    def after_steps(terms):
+        def step(carried, _):
+            _, carried = objective.loss(terms, weights, objectives.Context(priors.Normal(2), random.key(0), 100, carried))
+            return carried, None
+
+        start = jax.tree.map(jnp.float32, objective.carried)
+        return jax.lax.scan(step, start, None, length=3000)[0]
+
+    for distortion, bound in ((50.0, objectives.LARGEST), (-50.0, 1 / objectives.LARGEST)):
+        carried = after_steps(by_hand().replace(distortion=jnp.full(2, distortion)))
+        np.testing.assert_allclose(np.exp(carried["log_multiplier"]), bound, rtol=1e-4)
+
+
+def test_a_target_is_missed_above_it_alone():
+    weights = objectives.Weights(distortion_target=np.array([20.0, 20.0, 20.0, 0.0], np.float32))
+    found = objectives.missed_by(weights, np.array([15.0, 20.15, 23.0, 0.5]))
+    np.testing.assert_allclose(found, [0, 0, 3, 0.5])
+
+
 def drawn(n: int, latents: int, seed: int) -> tuple[Posterior, jax.Array]:
     """Posteriors of n images, and a draw of each."""
     generator = np.random.default_rng(seed)

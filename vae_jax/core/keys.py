@@ -21,6 +21,7 @@ class Stream(enum.IntEnum):
     VALID = 4  # epsilon on the validation split, per chunk
     EVALUATION = 5  # every draw of the evaluation
     PRIOR = 6  # draws from the prior that an objective needs, per step
+    START = 7  # epsilon and bits of the metrics before the first step
 
 
 class DataStream(enum.IntEnum):

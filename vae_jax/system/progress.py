@@ -1,32 +1,39 @@
 """Progress on standard error: one line that is updated in place on a terminal, plain lines elsewhere."""
 
+import shutil
 import sys
 import time
 
+QUIET = 10.0  # seconds of work before lines are printed where there is no terminal
 speaks = True  # of several processes of one study, only one prints
 
 
 class Progress:
     """Counts `total` units of work (named `unit`) and reports their rate.
 
-    On a terminal, `update` rewrites one line with the rate and the time left. Elsewhere it prints nothing, and only
-    `finish` prints a line. Everything goes to standard error: standard output is for results.
+    On a terminal, `update` rewrites one line with the rate and the time left. Elsewhere it prints a line about every tenth
+    of the work, where that is long. Everything goes to standard error: standard output is for results.
     """
 
     def __init__(self, label: str, total: int, unit: str):
         self.label, self.total, self.unit = label, total, unit
         self.start, self.done, self.first = time.monotonic(), 0, 0
-        self.live = speaks and sys.stderr.isatty()
+        self.live, self.tenth = speaks and sys.stderr.isatty(), 0
 
-    def update(self, done: int) -> None:
-        """Report that `done` of `total` units are done."""
+    def update(self, done: int, detail: str = "") -> None:
+        """Report that `done` of `total` units are done, with a `detail` such as the loss."""
         self.done = done
+        rate = (done - self.first) / max(time.monotonic() - self.start, 1e-9)
+        # Without any finished work there is no rate yet.
+        speed = f", {rate:,.0f} {self.unit}/s, {(self.total - done) / rate:.0f} s left" if rate else ""
+        line = f"{self.label}: {done:,}/{self.total:,} {self.unit}{speed}" + (f", {detail}" if detail else "")
         if self.live:
-            rate = (done - self.first) / max(time.monotonic() - self.start, 1e-9)
-            # Without any finished work there is no rate yet.
-            speed = f", {rate:,.0f} {self.unit}/s, {(self.total - done) / rate:.0f} s left" if rate else ""
-            line = f"{self.label}: {done:,}/{self.total:,} {self.unit}{speed}"
-            print(f"\r\033[K{line}", end="", file=sys.stderr, flush=True)
+            # Cut to the width of the terminal: a line that wraps cannot be renewed.
+            print(f"\r\033[K{line[: shutil.get_terminal_size().columns - 1]}", end="", file=sys.stderr, flush=True)
+            return
+        before, self.tenth = self.tenth, 10 * done // max(self.total, 1)
+        if before < self.tenth < 10 and time.monotonic() - self.start > QUIET:
+            say(line)
 
     def begin(self, done: int) -> None:
         """Start the clock; `done` units were finished before (by an earlier process)."""

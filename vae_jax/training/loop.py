@@ -14,7 +14,8 @@ from vae_jax.core import errors
 from vae_jax.data.dataset import Dataset
 from vae_jax.storage import checkpoints, run_directory
 from vae_jax.system import memory, multihost, runs, signals
-from vae_jax.system.progress import Progress, counted
+from vae_jax.system.progress import Progress, counted, say
+from vae_jax.training import objectives
 from vae_jax.training.state import Hyperparams, Metrics, RunSpec, TrainState
 from vae_jax.training.step import Program
 
@@ -111,21 +112,22 @@ def _attempt(job: Job, stop: Sequence[int], on_chunk: OnChunk | None, most: int)
     saved = job.saved()
     if saved and saved.step == job.spec.train.epochs:
         return saved.state, saved.metadata["metrics_bytes"]
-    session = _Session(job, most, saved)
+    session = _Session(job, most, saved, on_chunk)
     progress = Progress(_title(job), session.total, "steps")
     progress.begin(session.done)
+    if session.epoch == 0:
+        session.measure()
     while session.epoch < job.spec.train.epochs:
-        rows = session.advance()
-        if on_chunk and multihost.writes():
-            on_chunk(rows)
+        session.advance()
         asked = -multihost.least(-max(stop, default=0))  # all processes stop together
         if asked or session.due():
             session.save()
-        progress.update(session.done)
+        progress.update(session.done, _summary(session.rows))
         if asked:
             progress.finish()
             raise signals.Stopped(asked, f"saved after epoch {session.epoch} of {job.spec.train.epochs}")
     progress.finish()
+    _say_missed(job, session.rows)
     return session.host, session.size
 
 
@@ -135,6 +137,31 @@ def _title(job: Job) -> str:
     return f"{name} ({counted(len(job.labels), 'run')})"
 
 
+def _summary(rows: list[run_directory.Row]) -> str:
+    """The last training metrics: of one run, or the median and the range over the runs, in nats."""
+    parts = []
+    for name in ("loss", "distortion", "rate"):
+        values = np.array([row[f"train_{name}"] for row in rows], float)
+        with np.errstate(invalid="ignore"):  # a median between infinities
+            middle, low, high = np.median(values), values.min(), values.max()
+        parts.append(f"{name} {middle:.4g}" + (f" ({low:.4g} to {high:.4g})" if len(rows) > 1 else ""))
+    return ", ".join(parts)
+
+
+def _say_missed(job: Job, rows: list[run_directory.Row]) -> None:
+    """A line where runs have not met the target of their objective."""
+    missed_by = objectives.OBJECTIVES[job.spec.objective.kind].missed_by
+    if missed_by is None:
+        return
+    gaps = missed_by(job.hyperparams.objective, np.array([row["train_distortion"] for row in rows], float))
+    if missed := np.flatnonzero(gaps > 0).tolist():
+        worst = max(missed, key=lambda run: gaps[run])
+        say(
+            f"{_title(job)}: the target of the distortion was not met by {len(missed)} of them; run {rows[worst]['run']} is "
+            f"{gaps[worst]:.3g} nats above it"
+        )
+
+
 class _Session:
     """A job on the devices, from its first state or a checkpoint on.
 
@@ -142,18 +169,21 @@ class _Session:
       epoch: how far the runs are.
       size: how long the metrics file is, in bytes.
       host: the state that was saved last.
+      rows: what was added to the metrics file last.
     """
 
     host: TrainState
+    rows: list[run_directory.Row]
 
-    def __init__(self, job: Job, most: int, saved: checkpoints.Checkpoint | None):
-        self.job = job
+    def __init__(self, job: Job, most: int, saved: checkpoints.Checkpoint | None, on_chunk: OnChunk | None):
+        self.job, self.on_chunk = job, on_chunk
         self.epoch = saved.step if saved else 0
         self.size: int = saved.metadata["metrics_bytes"] if saved else job.offset
         self.saved_at = self.epoch
         if multihost.writes():
             run_directory.truncate(job.metrics, self.size)
-        program, mesh = Program(job.spec), runs.mesh(most, job.spec.train.data_devices)
+        program = Program(job.spec)
+        mesh = self.mesh = runs.mesh(most, job.spec.train.data_devices)
         statistics, self.splits = runs.put(_shared(job), mesh, shared=True)
         state = _state_like(job.spec, job.hyperparams, job.dataset)
         room = memory.per_device(2 * memory.size(state))  # the host holds all states twice while it saves them
@@ -182,21 +212,33 @@ class _Session:
         """Of those, how many are done."""
         return self.epoch * self.job.spec.steps_per_epoch * len(self.job.labels)
 
-    def advance(self) -> list[run_directory.Row]:
-        """Train a chunk and write its lines of metrics, which are returned."""
+    def measure(self) -> None:
+        """Write the lines of metrics before the first step."""
+        start = runs.over_runs(Program(self.job.spec).start, self.mesh, mapped=2)
+        with memory.watched(self.together):
+            found = self.blocks.fetch(self.blocks.call(start, (self.state, self.hyperparams), self.splits))
+        self._write(found)
+
+    def advance(self) -> None:
+        """Train a chunk and write its lines of metrics."""
         spec = self.job.spec
-        length = min(spec.train.chunk_epochs, spec.train.epochs - self.epoch)
+        length = min(spec.chunk_epochs, spec.train.epochs - self.epoch)
         with memory.watched(self.together):
             held = self.state, self.hyperparams
             self.state, chunk = self.blocks.call(self.program, held, self.splits, np.int32(length))
             chunk = self.blocks.fetch(chunk)  # waits: what fails on a device fails here
         self.epoch += length
-        rows = _lines(self.job.labels, self.epoch, self.epoch * spec.steps_per_epoch, chunk)
+        self._write(chunk)
+
+    def _write(self, metrics: dict[str, Metrics]) -> None:
+        """Add lines of metrics to the file, and pass them to the callback."""
+        self.rows = _lines(self.job.labels, self.epoch, self.epoch * self.job.spec.steps_per_epoch, metrics)
         if multihost.writes():
             # Raises if the file was deleted or recreated meanwhile.
             run_directory.truncate(self.job.metrics, self.size)
-            self.size = run_directory.append_jsonl(self.job.metrics, rows)
-        return rows
+            self.size = run_directory.append_jsonl(self.job.metrics, self.rows)
+            if self.on_chunk:
+                self.on_chunk(self.rows)
 
     def due(self) -> bool:
         """Whether a checkpoint is: after so many epochs, or at the end."""

@@ -8,11 +8,13 @@ a point of the same trade-off in other ways.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 from jax import lax
 from jax.scipy.special import logsumexp
@@ -187,12 +189,14 @@ def free_bits(terms: Terms, weights: Weights, context: Context) -> Loss:
 AVERAGING = 0.9  # of the constraint, over steps
 # Steps in which a constraint missed by a tenth of the target, or by one nat if that is more, multiplies the multiplier by e.
 PATIENCE = 100.0
+LARGEST = 1e4  # the multiplier and its inverse stay below this, also where the target cannot be reached
 
 
 def geco(terms: Terms, weights: Weights, context: Context) -> Loss:
     """The least rate at which the distortion is `distortion_target`, by a Lagrange multiplier (Rezende & Viola 2018).
 
     The multiplier of the distortion grows while the moving average of the batches lies above the target, and falls below.
+    A target that cannot be reached leaves it at its bound: nearly an autoencoder, or nothing reconstructed.
     """
     constraint = jnp.mean(terms.distortion) - weights.distortion_target
     log_multiplier, average = context.carried["log_multiplier"], context.carried["constraint"]
@@ -200,7 +204,19 @@ def geco(terms: Terms, weights: Weights, context: Context) -> Loss:
     average = AVERAGING * average + (1 - AVERAGING) * lax.stop_gradient(constraint)
     # Relative to a tenth of the target, so that images of any size take as long; to at least one nat, as it may be near 0.
     pace = average / (PATIENCE * jnp.maximum(0.1 * jnp.abs(weights.distortion_target), 1.0))
-    return loss, {"log_multiplier": log_multiplier + jnp.clip(pace, -0.05, 0.05), "constraint": average}
+    after = jnp.clip(log_multiplier + jnp.clip(pace, -0.05, 0.05), -math.log(LARGEST), math.log(LARGEST))
+    return loss, {"log_multiplier": after, "constraint": average}
+
+
+def missed_by(weights: Weights, distortion: Number) -> Number:
+    """Nats by which a distortion lies above the target of `geco`; 0 where it is met, to 1 % of the target or 0.1 nats.
+
+    Args:
+      weights: with `distortion_target`, which is sought on training batches.
+      distortion: of the trained model, on the training split.
+    """
+    gap = np.subtract(distortion, weights.distortion_target, dtype=float)
+    return np.where(gap > np.maximum(0.01 * np.abs(weights.distortion_target), 0.1), gap, 0.0)
 
 
 def tc(terms: Terms, weights: Weights, context: Context) -> Loss:
@@ -228,6 +244,7 @@ class Objective:
       uses: the fields of `Weights` that have an effect.
       carried: what it carries from step to step, as it starts.
       rate_is_optional: whether beta 0 removes the rate from the loss.
+      missed_by: for an objective with a target, how far above it a training distortion is; 0 where the target is met.
       needs_draws: whether it is of `objective.importance_samples` draws per image with their importance weights.
     """
 
@@ -236,6 +253,7 @@ class Objective:
     carried: dict[str, float] = dataclasses.field(default_factory=dict)
     rate_is_optional: bool = False
     needs_draws: bool = False
+    missed_by: Callable[[Weights, Number], Number] | None = None
 
     def holds_to_prior(self, beta: Number, mmd_weight: Number = 0.0) -> bool:
         """Whether anything pulls the posterior towards the prior: the rate, or the discrepancy where its weight is given."""
@@ -249,7 +267,12 @@ OBJECTIVES.update(
         "importance": Objective(importance, (), needs_draws=True),
         "capacity": Objective(capacity, (*BOTH, "capacity", "capacity_weight")),
         "free_bits": Objective(free_bits, (*BOTH, "beta", "free_bits"), rate_is_optional=True),
-        "geco": Objective(geco, ("noise_scale", "distortion_target"), {"log_multiplier": 0.0, "constraint": 0.0}),
+        "geco": Objective(
+            geco,
+            ("noise_scale", "distortion_target"),
+            {"log_multiplier": 0.0, "constraint": 0.0},
+            missed_by=missed_by,
+        ),
         "tc": Objective(tc, (*BOTH, "beta")),
         "mmd": Objective(mmd, (*BOTH, "beta", "mmd_weight"), rate_is_optional=True),
     }

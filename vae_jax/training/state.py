@@ -1,6 +1,7 @@
 """What a run is made of: static (`RunSpec`), traced (`Hyperparams`), carried (`TrainState`), reported (`Metrics`)."""
 
 import dataclasses
+import math
 from typing import Any
 
 import jax.numpy as jnp
@@ -23,6 +24,9 @@ Leaf = Any
 PRECISIONS = {"float32": None, "bfloat16": jnp.bfloat16}
 
 
+LINES = 50  # of metrics, for a run whose chunks have no length of their own
+
+
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
     """How long a run trains, on what batches, and when the host looks at it."""
@@ -38,7 +42,9 @@ class TrainConfig:
     data_devices: int = schema.field(
         1, "Devices that share the batch of each run, where a model is too large for one.", low=1, high=10**5, absent=1
     )
-    chunk_epochs: int = schema.field(10, "Epochs between two looks of the host: a line of metrics each.", low=1, high=10**7)
+    chunk_epochs: int = schema.field(
+        0, "Epochs between two lines of metrics; 0: as many as make about 50 lines.", low=0, high=10**7
+    )
     checkpoint_every: int = schema.field(0, "Epochs between checkpoints; 0: at the end only.", low=0, high=10**7)
 
 
@@ -68,6 +74,11 @@ class RunSpec:
     def batch_size(self) -> int:
         """Images in a step."""
         return self.train.batch_size or self.train_size
+
+    @property
+    def chunk_epochs(self) -> int:
+        """Epochs of a chunk: given, or a fiftieth of the training, rounded up."""
+        return self.train.chunk_epochs or math.ceil(self.train.epochs / LINES)
 
     @property
     def steps_per_epoch(self) -> int:

@@ -128,6 +128,17 @@ class Program:
             metrics["valid"] = self.measure(state, hyperparams, splits["valid"], key)
         return state, metrics
 
+    def start(self, state: TrainState, hyperparams: Hyperparams, splits: dict) -> dict[str, Metrics]:
+        """Metrics by split before the first step: over at most ten batches of splits["train"], and over splits["valid"]."""
+        spec, key = self.spec, keys.stream(hyperparams.seed, keys.Stream.START)
+        pixels = splits["train"]
+        pixels = pixels[:: max(1, len(pixels) // (10 * spec.batch_size))]  # from all over the split, which may be sorted
+        train = dataset.prepare(pixels, spec.images, keys.at(key, 0))
+        found = {"train": self.measure(state, hyperparams, train, keys.at(key, 1))}
+        if "valid" in splits:
+            found["valid"] = self.measure(state, hyperparams, splits["valid"], keys.at(key, 2))
+        return found
+
     def epoch(
         self, state: TrainState, hyperparams: Hyperparams, pixels: Num[Array, "n *shape"]
     ) -> tuple[TrainState, Metrics]:
