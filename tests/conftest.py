@@ -1,5 +1,9 @@
 """The strict modes that every test runs in, and the fixtures that several files share."""
 
+import contextlib
+import ctypes
+import gc
+
 import jax
 import numpy as np
 import pytest
@@ -25,14 +29,28 @@ def pytest_collection_modifyitems(config, items):
 
 @pytest.fixture(scope="session", autouse=True)
 def compiled_once(request):
-    """Compiling is what the tests cost: what one of them compiled, the next ones read, also in the next session."""
+    """Compiling is what the tests cost: what one of them compiled, the next ones read, also in the next session.
+
+    The workers of pytest-xdist share it. One may read what another has not finished writing: that is a warning, which
+    pyproject.toml ignores, and the program is compiled again.
+    """
     directory = str(request.config.cache.mkdir("compiled"))
     yield from with_settings(jax_compilation_cache_dir=directory, jax_persistent_cache_min_compile_time_secs=0.1)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def memory_returned():
+    """Free the programs and buffers of a file: over the suite they add up to gigabytes, and malloc keeps what is freed."""
+    yield
+    jax.clear_caches()
+    gc.collect()
+    with contextlib.suppress(AttributeError):  # of glibc
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 @pytest.fixture
 def compiled_quickly():
-    """Where no bits are compared, half the compilation will do."""
+    """Without most of XLA's optimizations, for tests that compare no bits: compiles in half the time."""
     yield from with_settings(jax_disable_most_optimizations=True)
 
 
