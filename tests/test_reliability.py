@@ -346,7 +346,12 @@ def test_a_directory_of_a_released_format_is_read(tmp_path, name, monkeypatch):
     monkeypatch.chdir(ROOT)
     workdir = pathlib.Path(shutil.copytree(ROOT / "tests" / "data" / name, tmp_path / name))
     (before,) = tables.read_csv(workdir / "results.csv")
-    assert [path.name for path in figures.draw(workdir)] == ["densities.png", "posterior_std.png"]
+    assert [path.name for path in figures.draw(workdir)] == [
+        "learning_curves.png",
+        "rates.png",
+        "densities.png",
+        "posterior_std.png",
+    ]
     (evaluated,) = study.evaluate(workdir)
     numbers = {key: value for key, value in before.items() if isinstance(value, float)}
     # Made on another machine: a bound for rounding, not for other numbers.
