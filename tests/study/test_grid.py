@@ -272,7 +272,7 @@ def test_an_empty_sweep():
         ("optimizer.eps", 0.0),
         ("train.epochs", 0),
         ("train.batch_size", -1),
-        ("train.chunk_epochs", 0),
+        ("train.chunk_epochs", -1),
         ("train.checkpoint_every", -1),
         ("data.valid_fraction", 1.0),
         ("data.valid_fraction", -0.1),

@@ -7,6 +7,7 @@ from vae_jax.core.schema import Value
 from vae_jax.study.config import ABSENT, Flat
 
 DRAWS, COOLING = "objective.importance_samples", "optimizer.cooling"
+YOUNGER = "optimizer.name"  # absent from every config in which the two above have their older meaning
 
 
 def translated(
@@ -16,8 +17,9 @@ def translated(
 
     Where an older field cannot be translated by itself, the sweeps are multiplied out into rows, in the order of the runs.
     """
-    config, rows = ABSENT | dict(config), list(rows)
-    if COOLING not in config:
+    is_older, config, rows = YOUNGER not in config, ABSENT | {COOLING: 0.0} | dict(config), list(rows)
+    if not is_older:
+        del config[COOLING]
         return config, rows, list(sweeps)
     swept = {key for row in (*rows, dict(sweeps)) for key in row}
     if swept & {DRAWS, COOLING} or (config[COOLING] and "train.epochs" in swept):
