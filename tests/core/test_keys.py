@@ -158,7 +158,8 @@ def used(request):
             state, _ = advance(state, hyperparams, splits, np.int32(1))
         found["training"] = recorder.taken()
         given = hyperparams.sigma, hyperparams.objective, hyperparams.seed
-        list(evaluation.evaluate(spec.model, plan, jax.device_get(state.variables), *given, dataset))
+        trained = evaluation.TrainedRuns(spec.model, jax.device_get(state.variables), *given)
+        list(evaluation.evaluate(trained, plan, dataset))
         found["evaluation"] = recorder.taken()
     return found
 

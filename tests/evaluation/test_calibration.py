@@ -13,7 +13,7 @@ from jax import random
 from support import tiny
 
 from vae_jax.data import dataset as data
-from vae_jax.evaluation import calibration, closed_form
+from vae_jax.evaluation import accumulate, calibration, closed_form
 from vae_jax.evaluation import evaluate as evaluation
 from vae_jax.models.vae import VAE, ModelSpec, Posterior
 from vae_jax.study import grid, planning
@@ -79,7 +79,11 @@ def measured(beta: float, sigma: float = SIGMA) -> tuple[dict, dict]:
     """(columns, what `measure` returns) of the linear optimum at this beta, trained with `SIGMA`, judged with `sigma`."""
     found, squared = program(variables(optimum(beta)), jnp.asarray(images(), jnp.float32), random.key(3), jnp.float32(sigma))
     found = jax.tree.map(np.asarray, found)
-    return calibration.columns(found), found | {"squared_error": np.asarray(squared)}
+    return calibration.columns(over_images(found)), found | {"squared_error": np.asarray(squared)}
+
+
+def over_images(found: dict) -> accumulate.Means:
+    return accumulate.Means().add(calibration.summed(found))
 
 
 def within(k: int, variance: np.ndarray, sigma2: float | np.ndarray) -> float:
@@ -160,12 +164,12 @@ def test_the_optimal_sigma_gives_residuals_of_mean_square_1_at_every_beta(beta):
 
 def test_the_pit_of_a_calibrated_model_is_uniform():
     _, found = measured(1.0)
-    arrays = calibration.arrays(found)
+    arrays = calibration.arrays(over_images(found))
     assert arrays["pit_histogram"].sum() == pytest.approx(1)
     assert np.all(np.abs(arrays["pit_histogram"] - 0.05) < 4 * arrays["pit_histogram_se"])
     assert np.all(np.abs(arrays["coverage"] - calibration.LEVELS) < 4 * arrays["coverage_se"])
     # An overconfident one has too much at either end.
-    wide = calibration.arrays(measured(4.0)[1])["pit_histogram"]
+    wide = calibration.arrays(over_images(measured(4.0)[1]))["pit_histogram"]
     assert wide[0] > 0.1 < wide[-1] and wide[9] < 0.04
 
 
@@ -184,13 +188,6 @@ def test_coverage_is_read_from_the_distribution_of_the_pit():
 def test_a_pixel_that_is_not_a_number_is_not_counted_as_outside():
     found = calibration.distribution(jnp.array([[0.5, jnp.nan], [0.1, 0.9]]))
     assert np.isnan(found[0]).all() and np.isfinite(found[1]).all()
-
-
-def test_the_bootstrap_is_over_images():
-    """Ten equal pixels are one: the error of the mean of n images is their std / sqrt(n), up to that of 200 resamples."""
-    values = np.random.default_rng(1).normal(size=(500, 3)) * [1, 2, 5]
-    found = calibration.bootstrap(values)
-    np.testing.assert_allclose(found, values.std(axis=0) / math.sqrt(500), rtol=4 / math.sqrt(2 * calibration.RESAMPLES))
 
 
 # The intervals that are shown
@@ -242,7 +239,8 @@ def evaluated(likelihood: str, sigma: str) -> list[tuple[dict, dict]]:
     bound = {"params": params, "statistics": every[0]}
     spec_of_eval = evaluation.EvalConfig(**run.group("eval"))
     weights: objectives.Weights = every[1].objective
-    return list(evaluation.evaluate(spec.model, spec_of_eval, bound, every[1].sigma, weights, every[1].seed, dataset))
+    trained = evaluation.TrainedRuns(spec.model, bound, every[1].sigma, weights, every[1].seed)
+    return list(evaluation.evaluate(trained, spec_of_eval, dataset))
 
 
 @pytest.mark.usefixtures("compiled_quickly")

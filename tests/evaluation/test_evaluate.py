@@ -15,12 +15,12 @@ from support import tiny, with_settings
 
 from vae_jax.core import errors
 from vae_jax.data import dataset as data
-from vae_jax.evaluation import closed_form, columns
+from vae_jax.evaluation import baselines, batches, closed_form, codes, frechet, metric
 from vae_jax.evaluation import evaluate as evaluation
 from vae_jax.evaluation import queries as pictures
 from vae_jax.models.vae import VAE
 from vae_jax.study import grid, planning
-from vae_jax.system import runs
+from vae_jax.system import memory, runs
 from vae_jax.training import objectives
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly_here")
@@ -89,7 +89,7 @@ def evaluated_by(spec: evaluation.EvalConfig, of: data.Dataset, which: slice) ->
     seeds = np.int32([0, 0, *range(SEEDS)])
     leaves = (jax.tree.map(every, variables()), every(np.float32(SIGMA)), weights, seeds)
     mine = jax.tree.map(lambda leaf: leaf[which], leaves)
-    return list(evaluation.evaluate(planned(20)[0], spec, *mine, of))
+    return list(evaluation.evaluate(evaluation.TrainedRuns(planned(20)[0], *mine), spec, of))
 
 
 def rows() -> list[dict]:
@@ -222,14 +222,7 @@ def everything(which: slice = slice(2, 3), **fields) -> list[tuple[dict, dict]]:
 
 
 def test_no_estimate_sees_padding(monkeypatch):
-    real = data.batches
-
-    def padded_with_nan(images, size):
-        batches, mask = real(images, size)
-        batches[~mask] = np.nan
-        return batches, mask
-
-    monkeypatch.setattr(data, "batches", padded_with_nan)
+    monkeypatch.setattr(batches, "PADDING", np.nan)
     ((row, arrays),) = everything()
     assert all(math.isfinite(value) for value in row.values())
     assert {name: row[name] for name in row if name.startswith("ais")} == {
@@ -255,7 +248,8 @@ def repeated(count: int, **fields) -> list[dict]:
     weights = objectives.Weights(*np.ones((3, count), np.float32))
     same = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (count, *np.shape(leaf))), (variables(), np.float32(SIGMA)))
     spec = dataclasses.replace(planned(20)[1], **ALL | {"valid": False, "importance_splits": ("test",)} | fields)
-    return [row for row, _ in evaluation.evaluate(planned(20)[0], spec, *same, weights, np.arange(count), dataset())]
+    trained = evaluation.TrainedRuns(planned(20)[0], *same, weights, np.arange(count, dtype=np.int32))
+    return [row for row, _ in evaluation.evaluate(trained, spec, dataset())]
 
 
 def test_errors_are_those_of_repetition():
@@ -341,7 +335,8 @@ def test_runs_take_turns_where_memory_is_short(monkeypatch):
     found = [row for row, _ in evaluated_by(planned(20)[1], dataset(), slice(0, 5))]
     assert list(dict.fromkeys(sizes)) == [5, 3, 2]
     assert found == rows()[:5]
-    assert evaluation._together(*planned(20), {"train": np.zeros((10**9, 1), bool)}, 5) == 1
+    monkeypatch.setattr(memory, "free", lambda: 10**5)
+    assert evaluation.Plan.of(metric.Setting(*planned(20), dataset())).together(5) == 1
 
 
 def test_no_memory_for_one_run_is_told(monkeypatch):
@@ -385,7 +380,8 @@ def estimated(samples: int = 40, tilt: float = 0.0) -> dict:
         objectives.Weights(np.float32(1), np.float32(2), np.float32(3)),
         np.int32(7),
     )
-    ((row, _),) = evaluation.evaluate(model, spec, *jax.tree.map(lambda leaf: np.asarray(leaf)[None], leaves), dataset())
+    one = jax.tree.map(lambda leaf: np.asarray(leaf)[None], leaves)
+    ((row, _),) = evaluation.evaluate(evaluation.TrainedRuns(model, *one), spec, dataset())
     return row
 
 
@@ -425,7 +421,7 @@ def test_latents_that_the_prior_does_not_take_apart_have_no_kl_each():
         weights,
         np.int32([0]),
     )
-    ((row, _),) = evaluation.evaluate(model, spec, *leaves, dataset())
+    ((row, _),) = evaluation.evaluate(evaluation.TrainedRuns(model, *leaves), spec, dataset())
     assert "dimension_wise_kl" not in row
     assert row["mutual_information"] + row["aggregate_kl"] == pytest.approx(row["sampled_rate"], rel=1e-5)
 
@@ -483,9 +479,9 @@ def test_baselines_of_bits_that_are_drawn_afresh_do_not_depend_on_one_draw():
     mean = p.mean(axis=0)
     top = np.linalg.eigh(second - np.outer(mean, mean))[1][:, -2:]
     residual = (test - mean) - (test - mean) @ top @ top.T
-    row = columns.of_baseline("pca", dynamic, 2, 1.0, None)
+    row = baselines.row("pca", dynamic, 2, 1.0, None)
     assert row["mse"] == pytest.approx(np.square(residual).mean(), rel=1e-6)
-    assert columns.of_baseline("ppca", dynamic, 2, 1.0, None)["sigma"] > 0
+    assert baselines.row("ppca", dynamic, 2, 1.0, None)["sigma"] > 0
 
 
 # Nearest neighbours
@@ -494,28 +490,30 @@ def test_baselines_of_bits_that_are_drawn_afresh_do_not_depend_on_one_draw():
 def test_knn_of_separate_classes_is_perfect_and_of_mixed_labels_is_not():
     generator = np.random.default_rng(0)
     labels = np.arange(60) % 3
-    codes = 10 * np.eye(3)[labels] + generator.normal(size=(60, 3))
-    assert columns.knn_accuracy(codes[:40], labels[:40], codes[40:], labels[40:]) == 1.0
-    assert columns.knn_accuracy(codes[:40], labels[:40], codes[40:], (labels[40:] + 1) % 3) == 0.0
+    points = 10 * np.eye(3)[labels] + generator.normal(size=(60, 3))
+    assert codes.knn_accuracy(points[:40], labels[:40], points[40:], labels[40:]) == 1.0
+    assert codes.knn_accuracy(points[:40], labels[:40], points[40:], (labels[40:] + 1) % 3) == 0.0
 
 
 def test_five_neighbours_vote():
     """Around 0: two of class 0 are nearest, then three of class 1; the next of class 0 are too far to count."""
     train = np.array([0.1, -0.2, 0.3, -0.4, 0.5, 0.6, -0.7])[:, None]
     labels = np.array([0, 0, 1, 1, 1, 0, 0])
-    assert columns.knn_accuracy(train, labels, np.zeros((1, 1)), np.array([1])) == 1.0
+    assert codes.knn_accuracy(train, labels, np.zeros((1, 1)), np.array([1])) == 1.0
 
 
 def test_of_equal_votes_the_smaller_label_wins():
     train, labels = np.array([0.1, -0.1, 0.2, -0.2])[:, None], np.array([7, 3, 3, 7])
-    assert columns.knn_accuracy(train, labels, np.zeros((1, 1)), np.array([3])) == 1.0
+    assert codes.knn_accuracy(train, labels, np.zeros((1, 1)), np.array([3])) == 1.0
 
 
 # Frechet distance
 
 
-def frechet(a: np.ndarray, b: np.ndarray) -> float:
-    return columns.frechet_distance(columns.moments(a), columns.moments(b))
+def distance(a: np.ndarray, b: np.ndarray) -> float:
+    spreads = (frechet.Spread(math.prod(x.shape[1:])).add(x[:1]).add(x[1:]) for x in (a, b))
+    one, other = spreads
+    return frechet.Target(other).distance(one)
 
 
 def reference(a: np.ndarray, b: np.ndarray) -> float:
@@ -534,41 +532,41 @@ def clouds(count=300, shape=(3, 2, 1)):
 
 def test_frechet_matches_scipy_and_is_symmetric():
     a, b = clouds()
-    assert frechet(a, b) == pytest.approx(reference(a, b), rel=1e-9)
-    assert frechet(b, a) == pytest.approx(frechet(a, b), rel=1e-9)
+    assert distance(a, b) == pytest.approx(reference(a, b), rel=1e-9)
+    assert distance(b, a) == pytest.approx(distance(a, b), rel=1e-9)
 
 
 def test_frechet_of_gaussians_in_one_dimension():
     a = np.array([-1.0, 1.0])[:, None]  # mean 0, std 1
-    assert frechet(a, 3 + 2 * a) == pytest.approx(3**2 + (2 - 1) ** 2)
+    assert distance(a, 3 + 2 * a) == pytest.approx(3**2 + (2 - 1) ** 2)
 
 
 def test_frechet_of_a_shift_is_its_square():
     a, _ = clouds()
     shift = np.linspace(0, 1, 6).reshape(3, 2, 1)
-    assert frechet(a, a) == pytest.approx(0, abs=1e-9)
-    assert frechet(a, a + shift) == pytest.approx(np.square(shift).sum(), rel=1e-9)
+    assert distance(a, a) == pytest.approx(0, abs=1e-9)
+    assert distance(a, a + shift) == pytest.approx(np.square(shift).sum(), rel=1e-9)
 
 
 def test_frechet_of_a_scaling():
     a, _ = clouds()
     trace = np.square(a - a.mean(axis=0)).sum(axis=(1, 2, 3)).mean()
     expected = 0.25 * trace + 0.25 * np.square(a.mean(axis=0)).sum()
-    assert frechet(a, 1.5 * a) == pytest.approx(expected, rel=1e-9)
+    assert distance(a, 1.5 * a) == pytest.approx(expected, rel=1e-9)
 
 
 def test_frechet_of_fewer_images_than_pixels():
     """Singular covariances, and pixels that never change."""
     a, b = clouds(count=4)
     a[:, 0] = 0
-    assert frechet(a, a) == pytest.approx(0, abs=1e-6)
+    assert distance(a, a) == pytest.approx(0, abs=1e-6)
     flat = [x.reshape(4, -1) for x in (a, b)]
     centred = [x - x.mean(axis=0) for x in flat]
     # tr (S_a S_b)^(1/2) is the sum of the singular values of the centred data's product.
     cross = np.linalg.norm(centred[0] @ centred[1].T, "nuc") / 4
     spread = sum(np.square(x).sum() / 4 for x in centred) - 2 * cross
     expected = np.square(flat[0].mean(axis=0) - flat[1].mean(axis=0)).sum() + spread
-    assert frechet(a, b) == pytest.approx(expected, rel=1e-6)
+    assert distance(a, b) == pytest.approx(expected, rel=1e-6)
 
 
 # Pairs of different classes

@@ -7,7 +7,7 @@ from support import with_settings
 from configs import linear, water_filling
 from vae_jax.core import errors
 from vae_jax.data import dataset as data
-from vae_jax.evaluation import closed_form, columns
+from vae_jax.evaluation import baselines, closed_form
 from vae_jax.study import grid, study
 
 LATENTS, PIXELS, ROWS = 2, 6, 150
@@ -125,11 +125,11 @@ def test_learned_sigma_without_an_optimum_has_no_row():
     """Data of rank 1 in 3 dimensions: sigma goes to its floor, and the closed form has no maximum."""
     flat = data.Split(np.outer([1.0, -1.0, 2.0, -2.0], [1.0, 0.0, 0.0]).astype(np.float32))
     dataset = data.Dataset({"train": flat, "test": flat}, data.ImageSpec((3,), 1, False), 0)
-    assert columns.of_baseline("ppca", dataset, 1, 1.0, None) is None
-    assert columns.of_baseline("ppca", dataset, 1, 1.0, 0.5)["active_units"] == 1
+    assert baselines.row("ppca", dataset, 1, 1.0, None) is None
+    assert baselines.row("ppca", dataset, 1, 1.0, 0.5)["active_units"] == 1
     # Noise below the floor of a learned sigma is as good as none.
     flat.pixels[:, 1] = 1e-5 * np.array([1, 1, -1, -1])
-    assert columns.of_baseline("ppca", dataset, 1, 1.0, None) is None
+    assert baselines.row("ppca", dataset, 1, 1.0, None) is None
 
 
 @pytest.mark.parametrize("latents", [PIXELS, PIXELS + 1])

@@ -361,9 +361,9 @@ def test_rows_keep_the_order_of_the_grid_where_groups_take_turns(tmp_path, monke
     def trained_by(job, *_):
         return TrainState(0, {}, {}, (), diverged_at=np.full(len(job.labels), -1)), 0
 
-    def evaluated(model, spec, variables, sigma, weights, seeds, dataset, objective):
-        for seed in seeds:
-            yield {"latents": model.latents, "own_seed": int(seed)}, {"seed": np.array(seed)}
+    def evaluated(trained, spec, dataset, progress):
+        for seed in trained.seeds:
+            yield {"latents": trained.model.latents, "own_seed": int(seed)}, {"seed": np.array(seed)}
 
     monkeypatch.setattr(fit, "fit", trained_by)
     monkeypatch.setattr(evaluation, "evaluate", evaluated)

@@ -49,8 +49,12 @@ def binarized(split: Split, levels: int, how: str, key: Key[Array, ""]) -> Split
 
 def draw_bits(key: Key[Array, ""], x: np.ndarray) -> np.ndarray:
     """x ~ Bernoulli(x), a block of rows at a time so that 60,000 images do not need a second copy as floats."""
-    blocks = [jax.jit(_bits)(keys.at(key, start), x[start : start + BLOCK]) for start in range(0, len(x), BLOCK)]
-    return np.concatenate([np.asarray(block) for block in blocks])
+    return np.concatenate([bits_of_block(key, start, x[start : start + BLOCK]) for start in range(0, len(x), BLOCK)])
+
+
+def bits_of_block(key: Key[Array, ""], start: int, x: np.ndarray) -> np.ndarray:
+    """x ~ Bernoulli(x) for the rows of a split from number `start`, a multiple of BLOCK, on; at most BLOCK of them."""
+    return np.asarray(jax.jit(_bits)(keys.at(key, start), x))
 
 
 def _bits(key: Key[Array, ""], x: Float[Array, "batch *shape"]) -> Float[Array, "batch *shape"]:

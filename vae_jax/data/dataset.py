@@ -8,14 +8,14 @@ A data set of one's own is one line, also from a config file:
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from vae_jax.core import errors, keys, schema
 from vae_jax.core.registry import Registry
 from vae_jax.data import digits, folder, npz, rendered, tfds
-from vae_jax.data.binarize import ImageSpec, binarized, draw_bits, prepare, to_unit
+from vae_jax.data.binarize import BLOCK, ImageSpec, binarized, bits_of_block, prepare, to_unit
 from vae_jax.data.labels import labelled
 from vae_jax.data.shapes import Factor
 from vae_jax.data.source import SPLITS, DataConfig, Loaded, Source, Split
@@ -73,11 +73,16 @@ class Dataset:
 
     def images(self, split: str) -> np.ndarray:
         """[N, *shape] float32 in [0, 1], with bits that stay the same: for evaluation, of any split."""
+        return np.concatenate(list(self.blocks(split)))
+
+    def blocks(self, split: str) -> Iterator[np.ndarray]:
+        """`images(split)`, some thousands at a time."""
         pixels = self.splits[split].pixels
-        if self.spec.dynamic:
-            key = keys.stream(self.seed, keys.DataStream[split.upper()])
-            return draw_bits(key, to_unit(pixels, self.spec.levels))
-        return to_unit(pixels, self.spec.levels)
+        for start in range(0, len(pixels), BLOCK):
+            block = to_unit(pixels[start : start + BLOCK], self.spec.levels)
+            if self.spec.dynamic:
+                block = bits_of_block(keys.stream(self.seed, keys.DataStream[split.upper()]), start, block)
+            yield block
 
     @property
     def factor_names(self) -> tuple[str, ...]:

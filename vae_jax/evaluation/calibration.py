@@ -6,20 +6,25 @@ uncertain; `mean_code` is p(x | mean of z).
 """
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax, random
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
 
 from vae_jax.core import keys
+from vae_jax.evaluation import accumulate, queries
+from vae_jax.evaluation.metric import NEEDS, Column, Metric, Run, Values, split_columns
+from vae_jax.evaluation.trained import Purpose, Trained
 from vae_jax.models import likelihoods
 from vae_jax.models.vae import VAE, Posterior, reparameterize
 
 Images = Float[Array, "batch *pixels"]
 Scalar = float | Float[Array, ""]
+Count = int | Int[Array, ""]  # also traced
 
 LEVELS = np.arange(1, 20) / 20  # of the reliability curve: nominal coverage of central intervals
 SIGMAS = {f"coverage_{k}sigma": math.erf(k / math.sqrt(2)) for k in (1, 2, 3)}  # 68.27, 95.45 and 99.73 %
@@ -27,11 +32,13 @@ THREE_SIGMA = SIGMAS["coverage_3sigma"]
 # Where the distribution function of the PIT is measured: at the ends of all those intervals, and of 20 bins.
 TWENTIETHS = np.arange(41) / 40
 EDGES = np.concatenate([TWENTIETHS, *[[(1 - level) / 2, (1 + level) / 2] for level in SIGMAS.values()]])
-RESAMPLES = 200  # of the bootstrap
+WAYS = ("", "predictive", "mean_code")  # in which a pixel is predicted, as its columns begin
 BISECTIONS = 30
 
 
-def measure(vae: VAE, x: Images, posterior: Posterior, key: Key[Array, ""], sigma: Scalar, samples: int) -> dict[str, Array]:
+def measure(
+    vae: VAE, x: Images, posterior: Posterior, key: Key[Array, ""], sigma: Scalar, samples: Count
+) -> dict[str, Array]:
     """Of every image, over its pixels and `samples` draws of z.
 
     Returns:
@@ -41,7 +48,7 @@ def measure(vae: VAE, x: Images, posterior: Posterior, key: Key[Array, ""], sigm
     # The same for every draw of z, so that the mean over draws is the PIT of the mixture also where values are discrete.
     uniform = random.uniform(keys.at(key, 0), x.shape)
 
-    def draw(carry, number):
+    def draw(number, carry):
         z = reparameterize(keys.at(keys.at(key, 1), number), posterior)
         likelihood: Any = vae.decode(z, sigma)
         pit = likelihood.pit(x, uniform)
@@ -52,13 +59,15 @@ def measure(vae: VAE, x: Images, posterior: Posterior, key: Key[Array, ""], sigm
         }
         if "residual_mean_square" in carry:
             found["residual_mean_square"] = _pixel_mean(jnp.square(likelihood.residual(x)))
-        return jax.tree.map(lambda total, value: total + value / samples, carry, found), None
+        return jax.tree.map(lambda total, value: total + value / share, carry, found)
+
+    share = jnp.asarray(samples, jnp.float32)
 
     batch = jnp.zeros(x.shape[0])
     zero = {"pit": jnp.zeros((len(x), len(EDGES))), "mean_sigma": batch, "predictive": 0 * x}
     if likelihoods.LIKELIHOODS[vae.spec.likelihood].values != "levels":
         zero["residual_mean_square"] = batch
-    found, _ = lax.scan(draw, zero, jnp.arange(samples))
+    found = lax.fori_loop(0, samples, draw, zero)
     mean_code: Any = vae.decode(posterior.mean, sigma)
     return found | {
         "predictive_pit": distribution(found.pop("predictive")),
@@ -78,14 +87,14 @@ def _pixel_mean(values: Images) -> Float[Array, " batch"]:
     return jnp.mean(values, axis=tuple(range(1, values.ndim)))
 
 
-def squared_error(vae: VAE, x: Images, posterior: Posterior, key: Key[Array, ""], sigma: Scalar, samples: int):
+def squared_error(vae: VAE, x: Images, posterior: Posterior, key: Key[Array, ""], sigma: Scalar, samples: Count):
     """Mean over pixels and draws of z of (x - mean)^2, [batch]: the square of the optimal sigma, where all images agree."""
 
-    def draw(total, number):
+    def draw(number, total):
         z = reparameterize(keys.at(key, number), posterior)
-        return total + _pixel_mean(jnp.square(x - vae.decode(z, sigma).mean)) / samples, None
+        return total + _pixel_mean(jnp.square(x - vae.decode(z, sigma).mean)) / jnp.asarray(samples, jnp.float32)
 
-    return lax.scan(draw, jnp.zeros(x.shape[0]), jnp.arange(samples))[0]
+    return lax.fori_loop(0, samples, draw, jnp.zeros(x.shape[0]))
 
 
 def shown(vae: VAE, posterior: Posterior, key: Key[Array, ""], sigma: Scalar, samples: int) -> dict[str, Images]:
@@ -138,40 +147,107 @@ def coverage(pit: np.ndarray) -> np.ndarray:
     )
 
 
-def bootstrap(values: np.ndarray) -> np.ndarray:
-    """Standard error of the mean over images [n, m] -> [m], by drawing images anew: pixels of an image are correlated."""
-    generator, count = np.random.default_rng(0), len(values)
-    weights = np.stack([np.bincount(generator.integers(count, size=count), minlength=count) for _ in range(RESAMPLES)])
-    return (weights / count @ values.astype(float)).std(axis=0, ddof=1)
+def _measure(trained: Trained, x: Images, key: Key[Array, ""], spec, limit: Int[Array, ""]) -> dict[str, Array]:
+    samples = jnp.minimum(spec.calibration_samples, limit)
+    return measure(trained.vae, x, trained.posterior(x), key, trained.sigma, samples)
 
 
-def columns(found: dict[str, np.ndarray]) -> dict[str, float]:
-    """The columns of one split, with standard errors over images."""
-    others = [name for name in ("residual_mean_square", "mean_sigma") if name in found]
-    numbers = np.column_stack([coverage(found["pit"])[:, len(LEVELS) :], *(found[name] for name in others)])
-    names = [*SIGMAS, *others]
-    row: dict[str, float] = {}
-    for name, mean, error in zip(names, numbers.mean(axis=0, dtype=float), bootstrap(numbers), strict=True):
-        row |= {name: float(mean), f"{name}_image_se": float(error)}
-    reliability = coverage(found["pit"])[:, : len(LEVELS)].mean(axis=0, dtype=float)
-    row["calibration_error"] = float(np.abs(reliability - LEVELS).mean())
-    for way in ("predictive", "mean_code"):
-        inside = coverage(found[f"{way}_pit"])[:, len(LEVELS) :]
-        for name, mean, error in zip(SIGMAS, inside.mean(axis=0, dtype=float), bootstrap(inside), strict=True):
-            row |= {f"{way}_{name}": float(mean), f"{way}_{name}_image_se": float(error)}
-    return row
-
-
-def arrays(found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """What the figures need: the reliability curve and the PIT histogram, means over images with their standard errors."""
-    reliability = coverage(found["pit"])[:, : len(LEVELS)]
-    bins = np.diff(found["pit"][:, : len(TWENTIETHS) : 2])
+def summed(rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What the means over images are taken of, from what `measure` gave."""
+    bins = np.diff(rows["pit"][:, : len(TWENTIETHS) : 2])
     # An image may lie at 0 exactly, which is at most the first edge.
-    bins[:, 0] += found["pit"][:, 0]
+    bins[:, 0] += rows["pit"][:, 0]
+    of = {way: coverage(rows[f"{way}_pit" if way else "pit"]) for way in ("", "predictive", "mean_code")}
+    others = {name: rows[name] for name in ("residual_mean_square", "mean_sigma") if name in rows}
+    return of | others | {"pit_histogram": bins}
+
+
+def _update(state: dict[str, accumulate.Means], split: str, rows: Mapping[str, np.ndarray]) -> dict[str, accumulate.Means]:
+    state.setdefault(split, accumulate.Means()).add(summed(rows))
+    return state
+
+
+def columns(means: accumulate.Means) -> Values:
+    """The columns of one split, with standard errors over images: pixels of an image are correlated."""
+    values: Values = {}
+    inside = {way: zip(SIGMAS, *_parts(means, way, slice(len(LEVELS), None)), strict=True) for way in WAYS}
+    for name, mean, error in inside[""]:
+        values |= {name: mean, f"{name}_image_se": error}
+    for name in ("residual_mean_square", "mean_sigma"):
+        if name in means:
+            values |= {name: means.mean(name), f"{name}_image_se": means.error(name)}
+    values["calibration_error"] = float(np.abs(means.means("")[: len(LEVELS)] - LEVELS).mean())
+    for way in WAYS[1:]:
+        for name, mean, error in inside[way]:
+            values |= {f"{way}_{name}": mean, f"{way}_{name}_image_se": error}
+    return values
+
+
+def _parts(means: accumulate.Means, name: str, which: slice) -> tuple[list[float], list[float | None]]:
+    """Means over images of some of an image's numbers, and their standard errors."""
+    errors = means.errors(name)[which]
+    return means.means(name)[which].tolist(), [None if np.isnan(error) else float(error) for error in errors]
+
+
+def arrays(means: accumulate.Means) -> dict[str, np.ndarray]:
+    """What the figures need: the reliability curve and the PIT histogram, means over images with their standard errors."""
+    reliability = slice(len(LEVELS))
     result = {"coverage_levels": LEVELS}
-    for name, values in (("coverage", reliability), ("pit_histogram", bins)):
-        result |= {name: values.mean(axis=0, dtype=float), f"{name}_se": bootstrap(values)}
-    for way in ("predictive", "mean_code"):
-        inside = coverage(found[f"{way}_pit"])[:, : len(LEVELS)]
-        result[f"{way}_coverage"] = inside.mean(axis=0, dtype=float)
-    return result
+    result |= {"coverage": means.means("")[reliability], "coverage_se": means.errors("")[reliability]}
+    result |= {"pit_histogram": means.means("pit_histogram"), "pit_histogram_se": means.errors("pit_histogram")}
+    return result | {f"{way}_coverage": means.means(way)[reliability] for way in WAYS[1:]}
+
+
+def _program(trained: Trained, inputs, spec) -> dict[str, Array]:
+    """The intervals of the test images that are shown."""
+    posterior = trained.posterior(inputs.images[: queries.SHOWN])
+    return shown(trained.vae, posterior, trained.key(Purpose.SHOWN), trained.sigma, spec.calibration_samples)
+
+
+def _finish(state: dict[str, accumulate.Means], run: Run) -> Values:
+    values: Values = {}
+    for split, means in state.items():
+        values |= split_columns(split, columns(means))
+    return values
+
+
+NEEDS["intervals"] = lambda setting: likelihoods.LIKELIHOODS[setting.model.likelihood].is_graded
+KULESHOV = "https://arxiv.org/abs/1807.00263"
+
+
+def _coverages(way: str, of: str) -> tuple[Column, ...]:
+    return tuple(
+        Column(
+            f"{way}coverage_{k}sigma", f"share of pixels in the central {SIGMAS[f'coverage_{k}sigma']:.2%} interval of {of}",
+            "", "", {1: 3, 3: 4}.get(k) if not way else None, KULESHOV, "images", ("train", "valid"),
+        )
+        for k in (1, 2, 3)
+    )  # fmt: skip
+
+
+CALIBRATION = Metric(
+    columns=(
+        *_coverages("", "p(x given z), z drawn"),
+        Column(
+            "residual_mean_square", "E[((x - mean) / sigma)^2], z drawn, of densities: 1 where sigma is right", "", "", 3,
+            "", "images", ("train", "valid"),
+        ),
+        Column("mean_sigma", "std of the decoder, mean over pixels and images", "", "", 4, "", "images", ("train", "valid")),
+        Column(
+            "calibration_error", "mean over 19 levels of |coverage - level|", "", "lower", None, KULESHOV, "",
+            ("train", "valid"),
+        ),
+        *_coverages("predictive_", "the mixture over draws of z"),
+        *_coverages("mean_code_", "p(x given the mean of z)"),
+    ),
+    finish=_finish,
+    needs=("intervals",),
+    asked=lambda spec: bool(spec.calibration_samples),
+    splits=lambda spec: ("train", "test", *(["valid"] if spec.valid else [])),
+    measure=_measure,
+    counters=(Purpose.CALIBRATION,),
+    program=_program,
+    init=lambda reference, setting: {},
+    update=_update,
+    arrays=lambda state, run: arrays(state["test"]) | run.programs["calibration"],
+)  # fmt: skip

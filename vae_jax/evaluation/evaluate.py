@@ -1,352 +1,415 @@
-"""What trained runs are worth: exact means over whole splits, Monte Carlo figures with errors, arrays for figures.
+"""What trained runs are worth: a row of `results.csv` and the arrays for figures of each.
 
-Two jitted programs over runs do the work: `measure` (encode every image and estimate what it costs) and `decode` (means
-of any latents). What is per image comes back to the host, where means are taken in float64. The estimators themselves
-are in `estimators`; here each gets its images, its key and its columns.
+Batches of each split go through the `measure` of every metric on the device, with all runs of a block at once, and from
+there, without padding, into accumulators on the host. No split is on the device as a whole. Then come the programs that
+run once, and the decoded means of latents that figures and Frechet distances need.
 """
 
 import dataclasses
-import enum
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax, random
-from jaxtyping import Array, Float, Key
+from flax import struct
+from jaxtyping import Array, Float
 
 from vae_jax.core import keys
 from vae_jax.data import dataset as data
-from vae_jax.evaluation import calibration, columns, estimators
-from vae_jax.evaluation import queries as pictures
-from vae_jax.evaluation.columns import EvalConfig
+from vae_jax.evaluation import accumulate, batches, bounds, calibration, frechet, queries
+from vae_jax.evaluation.config import EvalConfig
+from vae_jax.evaluation.metric import METRICS, Metric, Run, Setting, Values
+from vae_jax.evaluation.metrics import columns
+from vae_jax.evaluation.trained import Purpose, bind, own
 from vae_jax.models import likelihoods
-from vae_jax.models.vae import VAE, ModelSpec, Posterior, reparameterize
+from vae_jax.models.vae import ModelSpec
 from vae_jax.system import memory, runs
+from vae_jax.system.progress import Progress
 from vae_jax.training import objectives
 
-TWICE = 256  # images of which the rate is taken apart a second time
+__all__ = ["EvalConfig", "TrainedRuns", "columns", "evaluate"]
+
 BLOCK = 16  # runs whose arrays are on the host at a time
-
-
-class Purpose(enum.IntEnum):
-    """Counters below a run's evaluation stream. Append, never renumber."""
-
-    TRAIN = 0
-    VALID = 1
-    TEST = 2
-    PRIOR = 3
-    IMPORTANCE = 4
-    AGGREGATE = 5
-    AIS = 6
-    GRADIENTS = 7
-    SIGMA = 8
-    CALIBRATION = 9
-    SHOWN = 10
+# A run that diverged may stand where its numbers overflow; it is evaluated all the same.
+ignore_overflow = np.errstate(over="ignore", invalid="ignore")
 
 
 @dataclasses.dataclass(frozen=True)
-class Trained:
-    """One run inside a program: its bound network, its traced numbers, the head of its evaluation stream."""
+class TrainedRuns:
+    """Runs that share a network, on the host; all but `model` and `objective` have a leading runs axis.
 
-    vae: VAE
-    sigma: Float[Array, ""]
-    noise_scale: Float[Array, ""]
-    root: Key[Array, ""]
+    Attributes:
+      model: the network.
+      variables: what `VAE.bind` takes.
+      sigma: of the decoder, where it is a number.
+      weights: of the objective, as they were at the end of training.
+      seeds: of the runs.
+      objective: its kind.
+    """
 
-    def posterior(self, x: Float[Array, "batch *shape"]) -> Posterior:
-        """The distribution z is really drawn from: for a deterministic code a point, whose rate is infinite."""
-        return self.vae.encode(x).scaled(self.noise_scale)
+    model: ModelSpec
+    variables: dict
+    sigma: np.ndarray
+    weights: objectives.Weights
+    seeds: np.ndarray
+    objective: str = "weighted"
 
-    def key(self, *counters: int) -> Key[Array, ""]:
-        return functools.reduce(keys.at, map(int, counters), self.root)
+    def __len__(self) -> int:
+        return len(self.seeds)
 
-    def batch_keys(self, batches: Array, *counters: int) -> Key[Array, " batches"]:
-        """A key for each batch; those of one split do not depend on which others are evaluated."""
-        return jax.vmap(keys.at, (None, 0))(self.key(*counters), jnp.arange(len(batches)))
+    def take(self, which: slice) -> "TrainedRuns":
+        """Some of the runs."""
+        leaves = runs.take((self.variables, self.sigma, self.weights, self.seeds), which)
+        return TrainedRuns(self.model, *leaves, self.objective)
+
+    @property
+    def leaves(self) -> tuple:
+        """What a program knows of a run: see `trained.bind`."""
+        return self.variables, self.sigma, self.weights.noise_scale, self.seeds
+
+
+@struct.dataclass
+class Inputs:
+    """What a metric's `program` sees beside the run.
+
+    Attributes:
+      images: the first images of the test split: a batch, or as many as AIS asks for.
+      mean, log_var: codes of the whole test split [n, latents].
+    """
+
+    images: Float[Array, "n *shape"]
+    mean: Float[Array, "m latents"]
+    log_var: Float[Array, "m latents"]
 
 
 def evaluate(
-    model: ModelSpec,
-    spec: EvalConfig,
-    variables: dict,
-    sigma: np.ndarray,
-    weights: objectives.Weights,
-    seeds: np.ndarray,
-    dataset: data.Dataset,
-    kind: str = "weighted",
+    trained: TrainedRuns, spec: EvalConfig, dataset: data.Dataset, progress: Progress | None = None
 ) -> Iterator[tuple[dict, dict]]:
     """Yield (metrics, arrays) for each run in order: a row of results.csv, and what its figures are drawn from.
 
     Args:
-      model: the network; all runs share it.
-      spec: how much to draw.
-      variables, sigma, weights, seeds: with a leading runs axis, on the host.
-      dataset: train and test splits are evaluated, and valid where the spec says so, with bits that stay the same.
-      kind: of the objective that the runs were trained with.
+      trained: the runs.
+      spec: how much to draw, and which metrics to leave out.
+      dataset: its train and test splits are evaluated, and valid where the spec says so, with bits that stay the same.
+      progress: counts runs, from where it stands on.
     """
-    images = {split: dataset.images(split) for split in ("train", "test", *(["valid"] if spec.valid else []))}
-    count, start, together = len(seeds), 0, _together(model, spec, images, len(seeds))
-    known = columns.reference(dataset, images, model, spec)
-    objective = objectives.OBJECTIVES[kind]
-    program = functools.lru_cache(maxsize=1)(functools.partial(_programs, model, spec, dataset, images, objective))
+    setting = Setting(trained.model, spec, dataset, trained.objective)
+    plan = Plan.of(setting)
+    if not plan.metrics:
+        yield from (({}, {}) for _ in range(len(trained)))
+        return
+    start, together, done = 0, plan.together(len(trained)), progress.done if progress else 0
+    programs = functools.lru_cache(maxsize=1)(functools.partial(Programs.build, plan))
 
-    def attempt(start: int, together: int) -> tuple:
-        block = runs.take((variables, sigma, weights, seeds), slice(start, start + together))
+    def report(runs_done: float | int) -> None:
+        if progress:
+            progress.update(done + runs_done)
+
+    def attempt(start: int, together: int) -> list["Measured"]:
+        block = trained.take(slice(start, start + together))
         with memory.watched(together):
-            return block, program(together)(block)
+            return _measure(plan, programs(together), block, lambda share: report(start + share * len(block)))
 
-    while start < count:
-        (block, measured), together = memory.halving(
-            functools.partial(attempt, start), together, release=program.cache_clear
+    while start < len(trained):
+        measured, together = memory.halving(functools.partial(attempt, start), together, release=programs.cache_clear)
+        for number, run in enumerate(measured, start):
+            yield _row(plan, run), _arrays(plan, run)
+            report(number + 1)
+        start += len(measured)
+
+
+class Measured(NamedTuple):
+    """All that was measured of a run."""
+
+    run: Run
+    states: dict[str, Any]  # of each metric
+    queries: dict[str, np.ndarray]  # latents, by what they are for
+    decoded: dict[str, np.ndarray]  # images of those that are shown
+    held_to_prior: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """The metrics that apply to a setting, what they need of the data, and the splits that they go over."""
+
+    setting: Setting
+    metrics: dict[str, Metric]
+    references: dict[str, Any]
+
+    @staticmethod
+    def of(setting: Setting) -> "Plan":
+        """For all runs of a setting."""
+        wanted = {name: metric for name, metric in METRICS.items() if name not in setting.spec.without}
+        metrics = {name: metric for name, metric in wanted.items() if metric.applies(setting)}
+        return Plan(setting, metrics, {name: metric.reference(setting) for name, metric in metrics.items()})
+
+    def states(self) -> dict[str, Any]:
+        """Of the metrics of one run, before anything was measured."""
+        return {name: metric.init(self.references[name], self.setting) for name, metric in self.metrics.items()}
+
+    @property
+    def splits(self) -> list[str]:
+        """That any metric goes over; test codes are needed in any case."""
+        wanted = {split for metric in self.metrics.values() for split in metric.splits(self.setting.spec)}
+        return [split for split in data.SPLITS if split in wanted or split == "test"]
+
+    @property
+    def per_image(self) -> dict[str, Metric]:
+        """The metrics that measure something of every image."""
+        return {name: metric for name, metric in self.metrics.items() if metric.measure}
+
+    def measured(self, split: str) -> list[str]:
+        """The names of those that do so for this split."""
+        return [name for name, metric in self.per_image.items() if split in metric.splits(self.setting.spec)]
+
+    def limit(self, split: str) -> int:
+        """Draws for each image of a split, at most."""
+        most = np.iinfo(np.int32).max
+        return self.setting.spec.draws_of(most, len(self.setting.dataset.splits[split]))
+
+    def together(self, count: int) -> int:
+        """How many runs at a time: their arrays come to the host."""
+        pixels, splits = math.prod(self.setting.model.shape), self.setting.dataset.splits
+        shown = 1000 * pixels  # images, more or less
+        spread = 4 * min(frechet.SIDE, pixels) * pixels  # two in float64
+        codes = (3 * len(splits["test"]) + len(splits["train"])) * self.setting.model.latents
+        batch = self.setting.spec.batch_size * (pixels + len(calibration.EDGES) * 3)
+        return max(
+            1, min(count, BLOCK, memory.free() // (4 * 4 * (shown + spread + codes + batch)))
+        )  # and room for the rest
+
+
+class Programs(NamedTuple):
+    """What runs on the devices, each a function over the runs of a block."""
+
+    mesh: Any
+    size: int  # runs in a call
+    sigma: Callable  # (runs, images, batch number, limit) -> squared error [size]
+    codes: Callable  # (runs, images, batch number, split, limit) -> {name: [size, ...]}
+    per_image: dict[str, Callable]  # the same of each metric
+    model: Callable  # (runs) -> what the model is without an image
+    once: dict[str, Callable]  # (runs, codes, images) -> what a metric's program gives
+    decode: Callable  # (runs, latents [size, latents]) -> images
+
+    @staticmethod
+    def build(plan: Plan, together: int) -> "Programs":
+        """For `together` runs or fewer at a time."""
+        mesh = runs.mesh(together)
+        setting = plan.setting
+
+        def over(function: Callable, *static, mapped: int = 1) -> Callable:
+            return runs.over_runs(functools.partial(function, setting, *static), mesh, mapped=mapped)
+
+        return Programs(
+            mesh,
+            -(-together // mesh.size) * mesh.size,
+            over(_squared_error),
+            over(_per_image, bounds.measure, ()),
+            {
+                name: over(_per_image, metric.measure, own(name) if metric.counters is None else metric.counters)
+                for name, metric in plan.per_image.items()
+            },
+            over(_model),
+            {name: over(_once, metric.program, mapped=2) for name, metric in plan.metrics.items() if metric.program},
+            over(_decode, mapped=2),
         )
-        for run, (found, queries, shown) in enumerate(measured):
-            row = columns.of_run(model, spec, found, shown, runs.take(block[2], run), known, kind)
-            yield row, _arrays(found, queries, shown, images["test"], known)
-        start += together
 
 
-def _together(model: ModelSpec, spec: EvalConfig, images: dict[str, np.ndarray], count: int) -> int:
-    """How many runs at a time: their arrays come to the host."""
-    decoded = (2 * spec.decoded + 1000) * math.prod(model.shape)
-    each = sum(len(x) for x in images.values()) * 4 * (model.latents + len(calibration.EDGES))
-    return max(1, min(count, BLOCK, memory.free() // (4 * (4 * decoded + each))))  # a copy of each, and room for the rest
+# Programs: functions of one run.
 
 
-def _programs(
-    model: ModelSpec,
-    spec: EvalConfig,
-    dataset: data.Dataset,
-    images: dict[str, np.ndarray],
-    objective: objectives.Objective,
-    together: int,
-) -> Callable[[tuple], list[tuple[dict, dict, dict]]]:
-    """A function of `together` runs or fewer: of each, what was measured, which latents were decoded, and their means."""
-    mesh = runs.mesh(together)
-    size = -(-together // mesh.size) * mesh.size
-    batched = runs.put({split: data.batches(x, spec.batch_size)[0] for split, x in images.items()}, mesh, shared=True)
-    sizes = {split: len(x) for split, x in images.items()}
-    measure = runs.over_runs(functools.partial(_measure, model, spec, sizes), mesh)
-    decode = runs.over_runs(functools.partial(_decode, model), mesh)
-
-    def measured(block: tuple) -> list[tuple[dict, dict, dict]]:
-        padded = runs.put(runs.pad(block, size), mesh)
-        found = runs.fetch(measure(padded, batched))
-        each = [runs.take(found, run) for run in range(len(block[-1]))]
-        for run, of_run in enumerate(each):
-            weights = runs.take(block[2], run)
-            of_run["held_to_prior"] = np.array(objective.holds_to_prior(weights.beta, weights.mmd_weight))
-        asked = [_queries(model, found, spec, dataset, int(seed)) for found, seed in zip(each, block[3], strict=True)]
-        flat = [data.batches(np.concatenate(list(queries.values())), spec.batch_size)[0] for queries in asked]
-        means = runs.fetch(decode((*padded[:2], runs.put(runs.pad(runs.stack(flat), size), mesh))))
-        shown = []
-        for queries, batches in zip(asked, means, strict=False):
-            ends = np.cumsum([len(z) for z in queries.values()])
-            shown.append(dict(zip(queries, np.split(np.concatenate(batches), ends)[:-1], strict=True)))
-        return list(zip(each, asked, shown, strict=True))
-
-    return measured
+def _squared_error(setting: Setting, run: tuple, x, number, limit) -> Float[Array, " batch"]:
+    trained = bind(setting.model, run)
+    key, samples = trained.key(Purpose.SIGMA, number), jnp.minimum(setting.spec.samples, limit)
+    return calibration.squared_error(trained.vae, x, trained.posterior(x), key, trained.sigma, samples)
 
 
-# Programs: what is computed where the images are.
+def _per_image(setting: Setting, measure: Callable, counters: tuple, run: tuple, x, number, split, limit) -> dict:
+    trained = bind(setting.model, run)
+    return measure(trained, x, trained.key(*counters, split, number), setting.spec, limit)
 
 
-def _measure(model: ModelSpec, spec: EvalConfig, sizes: dict[str, int], run, splits: dict) -> dict:
-    """Every figure of one run that is asked for: per image of each split, and per draw."""
-    variables, sigma, weights, seed = run
-    trained = Trained(VAE(model).bind(variables), sigma, weights.noise_scale, keys.stream(seed, keys.Stream.EVALUATION))
-    if model.sigma == "optimal":
-        sigma = _optimal_sigma(trained, spec, sizes["train"], splits["train"])
-        trained = dataclasses.replace(trained, sigma=sigma)
-    found: dict = _per_image(trained, spec, sizes, splits)
-    prior = trained.vae.prior()
-    found["prior_samples"] = prior.sample(trained.key(Purpose.PRIOR), spec.decoded or pictures.SAMPLES)
+def _model(setting: Setting, run: tuple) -> dict[str, Array]:
+    trained = bind(setting.model, run)
+    prior, levels = trained.vae.prior(), jnp.asarray(queries.LEVELS, jnp.float32)
+    samples = prior.sample(trained.key(Purpose.PRIOR), setting.spec.decoded or queries.SAMPLES)
     if prior.has_quantile:
-        levels = prior.quantile(jnp.asarray(pictures.LEVELS, jnp.float32))
-        found["quantiles"] = jnp.tile(levels[:, None], (1, model.latents))
+        quantiles = jnp.tile(prior.quantile(levels)[:, None], (1, setting.model.latents))
     else:
-        found["quantiles"] = jnp.quantile(found["prior_samples"], jnp.asarray(pictures.LEVELS, jnp.float32), axis=0)
-    if model.sigma not in ("", "per_pixel"):
-        found["sigma"] = jnp.exp(trained.vae.log_sigma(sigma))
-    if spec.importance_samples:
-        found["importance"] = _importance(trained, spec, sizes, splits)
-    if spec.aggregate_samples:
-        found["rate_parts"], found["rate_parts_again"] = _rate_parts(trained, spec, found["test"])
-    if spec.ais_temperatures:
-        found["ais"] = _ais(trained, spec, _flat(splits["test"], min(sizes["test"], spec.ais_images)))
-    if spec.gradient_samples:
-        x = splits["test"][0][: sizes["test"]]
-        key = trained.key(Purpose.GRADIENTS)
-        moments = estimators.gradient_moments(trained.vae, x, trained.posterior(x), key, sigma, spec.gradient_samples)
-        found["gradients"] = {name: {"variance": each.variance, "error": each.error} for name, each in moments.items()}
-    if is_calibrated(model, spec):
-        for split, checked in _calibration(trained, spec, sizes, splits).items():
-            found[split]["calibration"] = checked
-        posterior = trained.posterior(_flat(splits["test"], min(sizes["test"], pictures.SHOWN)))
-        key = trained.key(Purpose.SHOWN)
-        found["intervals"] = calibration.shown(trained.vae, posterior, key, sigma, spec.calibration_samples)
+        quantiles = jnp.quantile(samples, levels, axis=0)
+    found = {"prior_samples": samples, "quantiles": quantiles}
+    if setting.model.sigma not in ("", "per_pixel"):
+        found["sigma"] = jnp.exp(trained.vae.log_sigma(trained.sigma))
     return found
 
 
-def is_calibrated(model: ModelSpec, spec: EvalConfig) -> bool:
-    """Whether the decoder's intervals are checked: asked for, and of a likelihood that has any."""
-    return bool(spec.calibration_samples) and likelihoods.LIKELIHOODS[model.likelihood].is_graded
+def _once(setting: Setting, program: Callable, run: tuple, codes: tuple, images) -> Any:
+    return program(bind(setting.model, run), Inputs(images, *codes), setting.spec)
 
 
-def _optimal_sigma(trained: Trained, spec: EvalConfig, size: int, batches: Float[Array, "batches batch *shape"]):
+def _decode(setting: Setting, run: tuple, z) -> Float[Array, "batch *shape"]:
+    trained = bind(setting.model, run)
+    return trained.vae.decode(z, trained.sigma).mean
+
+
+# The host: batches to the device, what comes back to the accumulators.
+
+
+def _measure(plan: Plan, programs: Programs, block: TrainedRuns, report: Callable[[float], None]) -> list[Measured]:
+    """Everything of the runs of one block; `report` gets the share of the batches that is done."""
+    if block.model.sigma == "optimal":
+        sigma = _optimal_sigma(plan, programs, runs.put(runs.pad(block.leaves, programs.size), programs.mesh))
+        block = dataclasses.replace(block, sigma=sigma[: len(block)])
+    held = runs.put(runs.pad(block.leaves, programs.size), programs.mesh)
+    states = [
+        {name: metric.init(plan.references[name], plan.setting) for name, metric in plan.metrics.items()}
+        for _ in block.seeds
+    ]
+    codes = [accumulate.Kept() for _ in block.seeds]
+    _over_splits(plan, programs, held, states, codes, report)
+    arrays = [kept.arrays() for kept in codes]
+    model = runs.fetch(programs.model(held))
+    once = _run_once(plan, programs, held, arrays)
+    weights = [runs.take(block.weights, number) for number in range(len(block))]
+    found = [
+        Run(plan.setting, weights[number], arrays[number], runs.take(once, number), runs.take(model, number))
+        for number in range(len(block))
+    ]
+    return _decoded(plan, programs, held, [int(seed) for seed in block.seeds], found, states)
+
+
+def _optimal_sigma(plan: Plan, programs: Programs, held: tuple) -> np.ndarray:
     """The root of the mean squared error of the training split, z drawn; what training used for its batches."""
-
-    def squared_error(args):
-        x, key = args
-        return calibration.squared_error(trained.vae, x, trained.posterior(x), key, trained.sigma, spec.samples)
-
-    squared = _flat(lax.map(squared_error, (batches, trained.batch_keys(batches, Purpose.SIGMA))), size)
-    return jnp.maximum(jnp.sqrt(jnp.mean(squared)), likelihoods.SIGMA_FLOOR)
-
-
-def _calibration(trained: Trained, spec: EvalConfig, sizes: dict[str, int], splits: dict) -> dict[str, dict]:
-    """Per split and image, how pixels lie in their intervals."""
-
-    def measure(args):
-        x, key = args
-        posterior = trained.posterior(x)
-        return calibration.measure(trained.vae, x, posterior, key, trained.sigma, spec.calibration_samples)
-
-    each = {name: trained.batch_keys(x, Purpose.CALIBRATION, Purpose[name.upper()]) for name, x in splits.items()}
-    return _over_splits(measure, splits, each, sizes)
+    spec, limit = plan.setting.spec, np.int32(plan.limit("train"))
+    means = accumulate.Means()
+    for number, batch in enumerate(batches.batches(plan.setting.dataset, "train", spec.batch_size)):
+        x, counters = runs.put((batch.images, (np.int32(number), limit)), programs.mesh, shared=True)
+        squared = runs.fetch(programs.sigma(held, x, *counters))
+        means.add({"squared": squared[:, : batch.real].T})
+    return np.maximum(np.sqrt(means.means("squared")), likelihoods.SIGMA_FLOOR).astype(np.float32)
 
 
-def _per_image(trained: Trained, spec: EvalConfig, sizes: dict[str, int], splits: dict) -> dict[str, dict]:
-    """Per split and image: distortion (mean and variance of the draws), rate per latent, mse, mean and std."""
-    prior = trained.vae.prior()
-
-    def batch_terms(args):
-        x, key = args
-        posterior = trained.posterior(x)
-        found, variance = estimators.costs(trained.vae, x, posterior, key, trained.sigma, spec.samples)
-        if "rate_per_latent" not in found:
-            found["rate_per_latent"] = prior.rate_per_latent(posterior.mean, posterior.log_var)
-        # No draw can show that a point has infinite rate.
-        found["rate_per_latent"] = jnp.where(trained.noise_scale > 0, found["rate_per_latent"], jnp.inf)
-        reconstruction = trained.vae.decode(posterior.mean, trained.sigma).mean
-        return {
-            **found,
-            **{f"{name}_variance": value for name, value in variance.items() if name != "rate_per_latent"},
-            "mse": jnp.mean(jnp.square(x - reconstruction), axis=tuple(range(1, x.ndim))),
-            "mean": posterior.mean,
-            "log_var": posterior.log_var,
-        }
-
-    each = {name: trained.batch_keys(x, Purpose[name.upper()]) for name, x in splits.items()}
-    return _over_splits(batch_terms, splits, each, sizes)
+@ignore_overflow
+def _over_splits(
+    plan: Plan, programs: Programs, held: tuple, states: list[dict], codes: list[accumulate.Kept], report: Callable
+) -> None:
+    """All batches of all splits, through every metric's measure and update."""
+    spec, dataset = plan.setting.spec, plan.setting.dataset
+    total, done = sum(-(-len(dataset.splits[split]) // spec.batch_size) for split in plan.splits), 0
+    for split in plan.splits:
+        for number, batch in enumerate(batches.batches(dataset, split, spec.batch_size)):
+            counters = np.int32(number), np.int32(Purpose[split.upper()]), np.int32(plan.limit(split))
+            x, counters = runs.put((batch.images, counters), programs.mesh, shared=True)
+            called = [programs.codes, *(programs.per_image[name] for name in plan.measured(split))]
+            found = [runs.fetch(program(held, x, *counters)) for program in called]
+            for run, state in enumerate(states):
+                rows = {name: leaf[run, : batch.real] for part in found for name, leaf in part.items()} | batch.rows
+                _update(plan, state, split, rows)
+                if split == "test":
+                    codes[run].add({name: rows[name] for name in ("mean", "log_var", "rate_per_latent")})
+            done += 1
+            report(0.9 * done / total)  # the rest is for what comes after
 
 
-def _over_splits(function: Callable, splits: dict, each: dict[str, Key[Array, " batches"]], sizes: dict[str, int]) -> dict:
-    """`function` of (batch, its key) over the batches of every split, without the padding: {split: {name: [n, ...]}}."""
-    # All splits in one loop: one body to compile.
-    terms = lax.map(function, (jnp.concatenate(list(splits.values())), jnp.concatenate(list(each.values()))))
-    ends = np.cumsum([len(x) for x in splits.values()])
-    parts = {name: (end - len(splits[name]), end) for name, end in zip(splits, ends, strict=True)}
-    return {
-        name: {key: _flat(leaf[start:end], sizes[name]) for key, leaf in terms.items()}
-        for name, (start, end) in parts.items()
-    }
+def _update(plan: Plan, state: dict, source: str, rows: Mapping[str, np.ndarray]) -> None:
+    for name, metric in plan.metrics.items():
+        if source in metric.splits(plan.setting.spec):
+            state[name] = metric.update(state[name], source, rows)
 
 
-def _flat(batches: Float[Array, "batches batch *rest"], count: int) -> Float[Array, "n *rest"]:
-    """One row per image, without the padding of the last batch."""
-    return batches.reshape(-1, *batches.shape[2:])[:count]
+def _run_once(plan: Plan, programs: Programs, held: tuple, arrays: list[dict]) -> dict[str, Any]:
+    """What the programs of the metrics found, with a leading runs axis."""
+    if not programs.once:
+        return {}
+    spec = plan.setting.spec
+    count = max(spec.batch_size, spec.ais_images if "ais" in plan.metrics else 0, queries.SHOWN)
+    images = runs.put(batches.first(plan.setting.dataset, "test", count), programs.mesh, shared=True)
+    stacked = runs.stack([(each["mean"], each["log_var"]) for each in arrays])
+    codes = runs.put(runs.pad(stacked, programs.size), programs.mesh)
+    return {name: runs.fetch(program(held, codes, images)) for name, program in programs.once.items()}
 
 
-def _importance(trained: Trained, spec: EvalConfig, sizes: dict[str, int], splits: dict) -> dict[str, estimators.Estimate]:
-    def batch_bound(args):
-        x, key = args
-        return estimators.importance_bound(trained.vae, x, trained.posterior(x), key, trained.sigma, spec.importance_samples)
-
-    found = {}
-    for name in spec.importance_splits:
-        each = trained.batch_keys(splits[name], Purpose.IMPORTANCE, Purpose[name.upper()])
-        batches = lax.map(batch_bound, (splits[name], each))
-        found[name] = jax.tree.map(lambda leaf, size=sizes[name]: _flat(leaf, size), batches)
-    return found
-
-
-def _rate_parts(trained: Trained, spec: EvalConfig, test: dict) -> tuple[dict, dict]:
-    """The rate of a draw from each of some images taken apart; and of a second draw, for the error."""
-    posterior = Posterior(test["mean"], test["log_var"])
-    order = random.permutation(trained.key(Purpose.AGGREGATE, 0), len(test["mean"]))[: spec.aggregate_samples]
-    prior = trained.vae.prior()
-
-    def of(order, draw):
-        own = Posterior(posterior.mean[order], posterior.log_var[order])
-        z = reparameterize(trained.key(Purpose.AGGREGATE, draw), own)
-        parts = estimators.rate_parts(posterior, own, z, prior)._asdict()
-        parts["aggregate_kl"] = parts["total_correlation"] + parts["dimension_wise_kl"]  # KL(q(z) || p(z))
-        if not prior.has_independent_latents:
-            del parts["dimension_wise_kl"]  # latents that are not independent under the prior have no KL each
-        return parts
-
-    return of(order, 1), of(order[:TWICE], 2)
+@ignore_overflow
+def _decoded(
+    plan: Plan, programs: Programs, held: tuple, seeds: list[int], found: list[Run], states: list[dict]
+) -> list[Measured]:
+    """Decode what figures show and distances need, the latter batch by batch."""
+    objective = objectives.OBJECTIVES[plan.setting.objective]
+    to_prior = [objective.holds_to_prior(run.weights.beta, run.weights.mmd_weight) for run in found]
+    asked = [_queries(plan, run, seed, held) for run, seed, held in zip(found, seeds, to_prior, strict=True)]
+    flat = [np.concatenate(list(each.values())) for each in asked]
+    size, shown = plan.setting.spec.batch_size, [accumulate.Kept() for _ in found]
+    for start in range(0, len(flat[0]), size):
+        z = np.stack([np.resize(each[start : start + size], (size, each.shape[1])) for each in flat])
+        means = runs.fetch(programs.decode(held, runs.put(runs.pad(z, programs.size), programs.mesh)))
+        for run, state in enumerate(states):
+            for name, piece in _pieces(asked[run], start, means[run, : len(flat[run]) - start]):
+                _update(plan, state, name, {"images": piece})
+                if name not in ("midpoints", "axes"):
+                    shown[run].add({name: piece})
+    return [Measured(*each) for each in zip(found, states, asked, [kept.arrays() for kept in shown], to_prior, strict=True)]
 
 
-def _ais(trained: Trained, spec: EvalConfig, test: Float[Array, "n *shape"]) -> dict:
-    """AIS on test images; on as many simulated ones AIS and reverse AIS, which bracket log p of those."""
-    settings = (trained.sigma, spec.ais_temperatures, spec.ais_chains)
-    simulated, z = estimators.simulate(trained.vae, trained.key(Purpose.AIS, 0), len(test), trained.sigma)
-    return {
-        "test": estimators.ais(trained.vae, test, trained.key(Purpose.AIS, 1), *settings)._asdict(),
-        "lower": estimators.ais(trained.vae, simulated, trained.key(Purpose.AIS, 2), *settings)._asdict(),
-        "upper": estimators.reverse_ais(trained.vae, simulated, z, trained.key(Purpose.AIS, 3), *settings)._asdict(),
-    }
+def _pieces(asked: dict[str, np.ndarray], start: int, means: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    """The parts of a batch of decoded latents, which begins at `start`, by what they are for."""
+    begin = 0
+    for name, z in asked.items():
+        low, high = max(begin - start, 0), min(begin + len(z) - start, len(means))
+        if low < high:
+            yield name, means[low:high]
+        begin += len(z)
 
 
-def _decode(model: ModelSpec, run) -> Float[Array, "batches batch *shape"]:
-    """(variables, sigma, batches of latents [., batch, latents]) -> decoder means."""
-    variables, sigma, z = run
-    bound = VAE(model).bind(variables)
-    return lax.map(lambda batch: bound.decode(batch, sigma).mean, z)
-
-
-# Pictures: what the figures need.
-
-
-@columns.overflowing
-def _queries(model: ModelSpec, found: dict, spec: EvalConfig, dataset: data.Dataset, seed: int) -> dict:
-    test = found["test"]
+@ignore_overflow
+def _queries(plan: Plan, run: Run, seed: int, to_prior: bool) -> dict[str, np.ndarray]:
+    """Which latents are decoded."""
+    model, spec, codes = plan.setting.model, plan.setting.spec, run.codes
     generator = np.random.default_rng([seed, int(keys.Stream.EVALUATION)])
-    pairs = pictures.pairs(dataset.splits["test"].labels, spec.decoded or pictures.SAMPLES, generator)
-    rate = test["rate_per_latent"].mean(axis=0)
+    pairs = queries.pairs(plan.setting.dataset.splits["test"].labels, spec.decoded or queries.SAMPLES, generator)
+    rate = codes["rate_per_latent"].mean(axis=0)
     by_rate = np.isfinite(rate).all() and len(rate) == model.latents
-    importance = rate if by_rate else test["mean"].var(axis=0)
-    to_prior = bool(found["held_to_prior"])
-    queries = pictures.queries(test["mean"], importance, found["prior_samples"], found["quantiles"], pairs, to_prior)
+    importance = rate if by_rate else codes["mean"].var(axis=0)
+    asked = queries.queries(codes["mean"], importance, run.model["prior_samples"], run.model["quantiles"], pairs, to_prior)
+    compared = frechet.images_of(spec.decoded, math.prod(model.shape)) if "frechet" in plan.metrics else 0
+    asked["samples"] = asked["samples"][: max(compared, queries.SAMPLES)]
+    if "midpoints" in asked:
+        asked["midpoints"] = asked["midpoints"][:compared]
     if model.decoder == "linear":
         # Unit vectors and the origin: their differences are the columns of the decoder.
-        queries["axes"] = np.eye(model.latents + 1, model.latents, dtype=np.float32)
-    return queries
+        asked["axes"] = np.eye(model.latents + 1, model.latents, dtype=np.float32)
+    return asked
 
 
-@columns.overflowing
-def _arrays(found: dict, queries: dict, shown: dict, x: np.ndarray, known: columns.Reference) -> dict:
+@ignore_overflow
+def _row(plan: Plan, measured: Measured) -> Values:
+    """The columns of a run: those of the test split first."""
+    row: Values = {}
+    for name, metric in plan.metrics.items():
+        values = metric.finish(measured.states[name], measured.run)
+        # What needs the density of the code does not apply to a point.
+        row |= dict.fromkeys(values) if metric.density and not measured.run.is_random else values
+    return dict(sorted(row.items(), key=lambda item: item[0].startswith(("train_", "valid_"))))
+
+
+@ignore_overflow
+def _arrays(plan: Plan, measured: Measured) -> dict[str, np.ndarray]:
     """What the figures need of one run."""
-    test = found["test"]
+    codes, test = measured.run.codes, plan.setting.dataset.splits["test"]
     arrays = {
-        "codes_mean": test["mean"],
-        "codes_std": np.exp(0.5 * test["log_var"]),
-        "rate_per_latent": test["rate_per_latent"].mean(axis=0, dtype=float),
-        "held_to_prior": found["held_to_prior"],
-        "images": x[: pictures.SHOWN],
+        "codes_mean": codes["mean"],
+        "codes_std": np.exp(0.5 * codes["log_var"]),
+        "rate_per_latent": codes["rate_per_latent"].mean(axis=0, dtype=float),
+        "held_to_prior": np.array(measured.held_to_prior),
+        "images": batches.first(plan.setting.dataset, "test", queries.SHOWN),
     }
-    if known.labels["test"] is not None:
-        arrays["labels"] = known.labels["test"]
-    if known.spectrum is not None:
-        arrays["spectrum"] = known.spectrum
-    shown = shown | {"samples": shown["samples"][: pictures.SAMPLES]}
-    arrays |= {name: means for name, means in shown.items() if name not in ("midpoints", "axes")}
-    if "plane" in queries:
-        arrays["plane_latents"] = queries["plane"]
-    if "intervals" in found:
-        arrays |= calibration.arrays(test["calibration"]) | found["intervals"]
+    if test.labels is not None:
+        arrays["labels"] = test.labels
+    arrays |= measured.decoded | {"samples": measured.decoded["samples"][: queries.SAMPLES]}
+    if "plane" in measured.queries:
+        arrays["plane_latents"] = measured.queries["plane"]
+    for name, metric in plan.metrics.items():
+        if metric.arrays:
+            arrays |= metric.arrays(measured.states[name], measured.run)
     return arrays

@@ -1,6 +1,6 @@
 """Closed-form rows of `results.csv`, one for each setting that they depend on; what does not apply stays empty."""
 
-from vae_jax.evaluation import columns
+from vae_jax.evaluation import baselines
 from vae_jax.storage.run_directory import Row
 from vae_jax.study import rules
 from vae_jax.study.grid import Run
@@ -18,7 +18,7 @@ def rows(study: Study, first: int) -> list[Row]:
                     continue
                 kind, sigma = rules.sigma(run.config)
                 settings = (run.config["model.latents"], run.config["objective.beta"], sigma if kind == "fixed" else None)
-                metrics = columns.of_baseline(name, group.dataset, *settings)
+                metrics = baselines.row(name, group.dataset, *settings)
                 if metrics is not None:
                     found[key] = {"run": first + len(found), "name": name} | _settings(name, run) | metrics
     return list(found.values())

@@ -7,7 +7,7 @@ import ml_collections
 from vae_jax.core import errors, schema
 from vae_jax.core.schema import Value
 from vae_jax.data.dataset import DataConfig
-from vae_jax.evaluation.evaluate import EvalConfig
+from vae_jax.evaluation.config import EvalConfig
 from vae_jax.models.vae import ModelConfig
 from vae_jax.training.objectives import ObjectiveConfig
 from vae_jax.training.optimizers import OptimizerConfig

@@ -10,7 +10,7 @@ import numpy as np
 from vae_jax.core import schema
 from vae_jax.data import dataset
 from vae_jax.data.dataset import Dataset
-from vae_jax.evaluation.columns import EvalConfig
+from vae_jax.evaluation.config import EvalConfig
 from vae_jax.models.vae import ModelSpec
 from vae_jax.study import grid, rules
 from vae_jax.study.grid import Run

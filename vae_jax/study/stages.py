@@ -58,7 +58,7 @@ def measure(study: Study, states: list[TrainState], workdir: pathlib.Path) -> li
     progress = Progress("evaluation", len(study.runs), "runs")
     rows: dict[int, Row] = {}
     for group, state in zip(study.groups, states, strict=True):
-        evaluated = zip(group.numbers, state.diverged_at, _evaluated(group, state), strict=True)
+        evaluated = zip(group.numbers, state.diverged_at, _evaluated(group, state, progress), strict=True)
         for place, (number, step, (metrics, arrays)) in enumerate(evaluated):
             # A diverged run stands where its state was finite last.
             stopped = {"diverged": None if step < 0 else int(step)}
@@ -68,7 +68,6 @@ def measure(study: Study, states: list[TrainState], workdir: pathlib.Path) -> li
                 variables, sigma = runs.take((state.variables, group.hyperparams.sigma), place)
                 card = _card(study.runs[number], group, metrics.get("sigma", float(sigma)))
                 trained_models.write(trained_models.path(workdir, number), variables, card)
-            progress.update(len(rows))
     progress.finish()
     table = [rows[number] for number in sorted(rows)]
     table += baselines.rows(study, len(table))
@@ -93,18 +92,17 @@ def _card(run: grid.Run, group: Group, sigma: float | None) -> dict:
     }
 
 
-def _evaluated(group: Group, state: TrainState):
+def _evaluated(group: Group, state: TrainState, progress: Progress):
     """Metrics and arrays of each run of a group, one after another."""
-    return evaluate.evaluate(
+    trained = evaluate.TrainedRuns(
         group.spec.model,
-        group.eval,
         state.variables,
         group.hyperparams.sigma,
         group.hyperparams.objective,
         group.hyperparams.seed,
-        group.dataset,
         group.spec.objective.kind,
     )
+    return evaluate.evaluate(trained, group.eval, group.dataset, progress)
 
 
 def label(study: Study, number: int) -> Row:

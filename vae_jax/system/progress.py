@@ -17,25 +17,25 @@ class Progress:
 
     def __init__(self, label: str, total: int, unit: str):
         self.label, self.total, self.unit = label, total, unit
-        self.start, self.done, self.first = time.monotonic(), 0, 0
+        self.start, self.done, self.first = time.monotonic(), 0.0, 0.0
         self.live, self.tenth = speaks and sys.stderr.isatty(), 0
 
-    def update(self, done: int, detail: str = "") -> None:
-        """Report that `done` of `total` units are done, with a `detail` such as the loss."""
+    def update(self, done: float | int, detail: str = "") -> None:
+        """Report that `done` of `total` units are done (the last perhaps in part), with a `detail` such as the loss."""
         self.done = done
         rate = (done - self.first) / max(time.monotonic() - self.start, 1e-9)
         # Without any finished work there is no rate yet.
         speed = f", {rate:,.0f} {self.unit}/s, {(self.total - done) / rate:.0f} s left" if rate else ""
-        line = f"{self.label}: {done:,}/{self.total:,} {self.unit}{speed}" + (f", {detail}" if detail else "")
+        line = f"{self.label}: {done:,.{0 if done == int(done) else 1}f}/{self.total:,} {self.unit}{speed}" + (f", {detail}" if detail else "")
         if self.live:
             # Cut to the width of the terminal: a line that wraps cannot be renewed.
             print(f"\r\033[K{line[: shutil.get_terminal_size().columns - 1]}", end="", file=sys.stderr, flush=True)
             return
-        before, self.tenth = self.tenth, 10 * done // max(self.total, 1)
+        before, self.tenth = self.tenth, int(10 * done // max(self.total, 1))
         if before < self.tenth < 10 and time.monotonic() - self.start > QUIET:
             say(line)
 
-    def begin(self, done: int) -> None:
+    def begin(self, done: float | int) -> None:
         """Start the clock; `done` units were finished before (by an earlier process)."""
         self.start, self.first = time.monotonic(), done
         self.update(done)
@@ -44,7 +44,7 @@ class Progress:
         """Print how many units were done in how many seconds; returns the seconds."""
         seconds = time.monotonic() - self.start
         count = self.done - self.first
-        say(f"{self.label}: {count:,} {self.unit} in {seconds:.1f} s", clear=self.live)
+        say(f"{self.label}: {count:,.0f} {self.unit} in {seconds:.1f} s", clear=self.live)
         return seconds
 
 

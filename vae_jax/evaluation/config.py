@@ -1,0 +1,76 @@
+"""How much is drawn in evaluation: the config's `eval` group, and the sets of settings that have a name."""
+
+import dataclasses
+
+from vae_jax.core import errors, schema
+from vae_jax.data import dataset as data
+from vae_jax.evaluation.metric import METRICS
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalConfig:
+    """How much is drawn in evaluation; 0 leaves an estimate out."""
+
+    samples: int = schema.field(128, "Draws of z per image, at most.", low=1, high=10**7)
+    draws: int = schema.field(
+        200_000,
+        "Draws of z over a split, at most: the images of a larger one have fewer than `samples`, at least 2; 0: no limit.",
+        low=0,
+        high=10**12,
+        absent=0,
+    )
+    batch_size: int = schema.field(500, "Images at a time.", low=1, high=10**7)
+    valid: bool = schema.field(False, "Evaluate the validation split too: columns valid_*.", absent=False)
+    without: tuple[str, ...] = schema.field((), "Metrics that are left out.", choices=METRICS, absent=())
+    decoded: int = schema.field(5000, "Decoder means behind each Frechet distance.", low=0, high=10**7)
+    importance_samples: int = schema.field(0, "k of the importance bound.", low=0, high=10**7)
+    importance_splits: tuple[str, ...] = schema.field(
+        ("test",), "Splits whose importance bound is estimated.", choices=data.SPLITS
+    )
+    aggregate_samples: int = schema.field(
+        1000, "Draws from the aggregate posterior by which the rate is decomposed.", low=0, high=10**7
+    )
+    ais_temperatures: int = schema.field(
+        0, "Steps of annealed importance sampling, and of its bracket on simulated images.", low=0, high=10**6
+    )
+    ais_chains: int = schema.field(16, "Chains for each image of annealed importance sampling.", low=1, high=10**5)
+    ais_images: int = schema.field(100, "The first images of the test split, and as many simulated ones.", low=1, high=10**6)
+    gradient_samples: int = schema.field(
+        0, "Draws of each gradient estimator (reparameterisation, score function).", low=0, high=10**7
+    )
+    calibration_samples: int = schema.field(
+        32, "Draws per image by which the decoder's intervals are checked, where it has any.", low=0, high=10**7, absent=0
+    )
+
+    def draws_of(self, samples: int, images: int) -> int:
+        """How many of `samples` draws each of so many images has."""
+        return min(samples, max(2, self.draws // images)) if self.draws else samples
+
+
+QUICK = {
+    "eval.samples": 8,
+    "eval.draws": 20_000,
+    "eval.decoded": 0,
+    "eval.importance_samples": 0,
+    "eval.aggregate_samples": 0,
+    "eval.ais_temperatures": 0,
+    "eval.gradient_samples": 0,
+    "eval.calibration_samples": 0,
+    "eval.without": ("knn_accuracy",),
+}
+
+
+def overrides(name: str) -> dict[str, schema.Value]:
+    """Fields of the config that the set of that name changes.
+
+    Args:
+      name: "full" is what the config says; "quick" is for a sweep that is being designed: the bounds and what follows from
+        the codes, from few draws; "none" leaves every metric out.
+
+    Raises:
+      UserError: no such set.
+    """
+    sets = {"none": QUICK | {"eval.without": tuple(METRICS)}, "quick": QUICK, "full": {}}
+    if name not in sets:
+        raise errors.unknown("set of evaluation", name, sets)
+    return sets[name]
