@@ -7,6 +7,7 @@ import pathlib
 from collections.abc import Callable
 
 from vae_jax.core import schema
+from vae_jax.evaluation import metrics
 from vae_jax.study.config import GROUPS
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -43,7 +44,7 @@ def _row(field: schema.Field) -> str:
     return f"| `{field.key}` | {default} | {doc} | {KINDS[field.kind]}{allowed} |"
 
 
-PAGES: dict[str, Callable[[], str]] = {"docs/config.md": config_page}
+PAGES: dict[str, Callable[[], str]] = {"docs/config.md": config_page, "docs/metrics.md": metrics.page}
 
 
 def main() -> None:

@@ -386,3 +386,13 @@ def test_one_importance_sample_has_the_gradient_of_the_vae(variables, x):
         # Some 40 parameters; the decoder's gradients are the same but for rounding.
         assert np.all(np.abs(each.mean(axis=0)) < 5 * error + 1e-5)
     assert any(np.any(np.asarray(leaf) != 0) for leaf in jax.tree.leaves(found["params"]["encoder"]))
+
+
+def test_weights_as_they_were_when_training_ended():
+    """Half way up a line, at the end of a cycle, and of a run that stopped early."""
+    weights = objectives.Weights(noise_scale=np.ones(2, np.float32), beta=np.float32([1, 4]))
+    for name, length, expected in (("linear", 60.0, [0.5, 2 / 3]), ("cyclical", 10.0, [1.0, 4.0])):
+        lengths = {"beta": np.full(2, length, np.float32)}
+        found = schedules.ended(weights, {"beta": name}, lengths, np.array([30.0, 10.0]))
+        np.testing.assert_allclose(found.beta, expected, rtol=1e-6)
+        np.testing.assert_array_equal(found.noise_scale, 1)

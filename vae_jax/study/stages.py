@@ -7,6 +7,8 @@ import shlex
 import sys
 import time
 
+import numpy as np
+
 from vae_jax.core import errors
 from vae_jax.evaluation import evaluate
 from vae_jax.storage import run_directory, tables, trained_models
@@ -15,7 +17,7 @@ from vae_jax.study import baselines, grid, provenance
 from vae_jax.study.planning import Group, Study
 from vae_jax.system import multihost, runs, signals
 from vae_jax.system.progress import Progress
-from vae_jax.training import loop
+from vae_jax.training import loop, schedules
 from vae_jax.training.state import TrainState
 
 
@@ -94,11 +96,15 @@ def _card(run: grid.Run, group: Group, sigma: float | None) -> dict:
 
 def _evaluated(group: Group, state: TrainState, progress: Progress):
     """Metrics and arrays of each run of a group, one after another."""
+    spec, hyperparams = group.spec, group.hyperparams
+    # A diverged run stands where its state was finite last, also on its schedules.
+    steps = np.where(state.diverged_at < 0, spec.train.epochs * spec.steps_per_epoch, state.diverged_at)
+    epochs = steps / spec.steps_per_epoch
     trained = evaluate.TrainedRuns(
         group.spec.model,
         state.variables,
         group.hyperparams.sigma,
-        group.hyperparams.objective,
+        schedules.ended(hyperparams.objective, dict(spec.schedules), hyperparams.schedule_epochs, epochs),
         group.hyperparams.seed,
         group.spec.objective.kind,
     )

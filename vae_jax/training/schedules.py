@@ -4,7 +4,9 @@ import dataclasses
 import math
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from vae_jax.core import errors, schema
@@ -92,6 +94,18 @@ def scheduled(weights: Weights, names: dict[str, str], lengths: dict[str, Number
     """
     factors = {weight: SCHEDULES[name](epoch / lengths[weight]) for weight, name in names.items() if weight != "sigma"}
     return dataclasses.replace(weights, **{name: getattr(weights, name) * factor for name, factor in factors.items()})
+
+
+def ended(weights: Weights, names: dict[str, str], lengths: dict[str, Number], epochs: np.ndarray) -> Weights:
+    """`weights` of many runs, on the host, as they were when training ended.
+
+    Args:
+      weights, names, lengths: see `scheduled`.
+      epochs: how long each run trained.
+    """
+    # A cycle that ends with training is over only in the next step: the limit from before the end is what was trained with.
+    last = np.nextafter(np.asarray(epochs, np.float32), np.float32(0))
+    return jax.tree.map(np.asarray, scheduled(weights, names, lengths, jnp.asarray(last)))
 
 
 def least_log_sigma(

@@ -1,0 +1,105 @@
+"""The table of metrics: what is documented is what is written, and a metric of one's own is a few lines."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import random
+from support import tiny
+
+from vae_jax.core import errors
+from vae_jax.data import dataset as data
+from vae_jax.evaluation import evaluate as evaluation
+from vae_jax.evaluation import metrics
+from vae_jax.evaluation.config import EvalConfig, overrides
+from vae_jax.evaluation.metric import METRICS, Column, Setting, mean_over_images, of_codes
+from vae_jax.models.vae import VAE, ModelSpec
+from vae_jax.training import objectives
+
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+PIXELS = 6
+MODEL = ModelSpec(shape=(PIXELS,), latents=2, encoder="linear", decoder="linear", hidden=(), likelihood="gaussian",
+                  sigma="fixed", normalize="none")  # fmt: skip
+
+
+def dataset() -> data.Dataset:
+    generator = np.random.default_rng(0)
+    splits = {
+        name: data.Split(generator.normal(size=(size, PIXELS)).astype(np.float32), np.arange(size) % 3)
+        for name, size in (("train", 31), ("test", 17))
+    }
+    return data.Dataset(splits, data.ImageSpec((PIXELS,), 1, False), 0)
+
+
+def evaluated(**fields) -> tuple[dict, dict]:
+    """(row, arrays) of a random network with little drawn."""
+    small = {"samples": 2, "batch_size": 8, "decoded": 20, "aggregate_samples": 4, "calibration_samples": 2}
+    params = VAE(MODEL).init(random.key(1), jnp.zeros((1, PIXELS)))["params"]
+    weights = objectives.Weights(noise_scale=np.float32(1), distortion_weight=np.float32(1), beta=np.float32(1))
+    leaves = ({"params": params}, np.float32(0.5), weights, np.int32(0))
+    one = jax.tree.map(lambda leaf: np.asarray(leaf)[None], leaves)
+    ((row, arrays),) = evaluation.evaluate(evaluation.TrainedRuns(MODEL, *one), EvalConfig(**small | fields), dataset())
+    return row, arrays
+
+
+def undocumented(row: dict) -> set[str]:
+    """Names of a row that no column of the table stands for."""
+    known = set()
+    for column in metrics.columns().values():
+        for name in (column.name, *(f"{split}_{column.name}" for split in column.splits)):
+            known |= {name, *(f"{name}_se" for _ in [0] if "draws" in column.error)}
+            known |= {f"{name}_image_se" for _ in [0] if "images" in column.error}
+    return set(row) - known
+
+
+def test_every_column_is_documented():
+    everything = {"importance_samples": 50, "ais_temperatures": 2, "ais_chains": 4, "gradient_samples": 50}
+    row, _ = evaluated(**everything, importance_splits=("train", "test"))
+    assert undocumented(row) == set()
+    assert {"elbo", "train_elbo", "knn_accuracy", "frechet_prior", "ais_bound_image_se", "subspace_distance"} <= set(row)
+
+
+def test_metrics_of_ones_own(monkeypatch):
+    """One per image, one of codes and labels."""
+
+    def contrast(trained, x, key):
+        return {"contrast": jnp.std(trained.vae.decode(trained.vae.encode(x).mean).mean, axis=1)}
+
+    monkeypatch.setitem(METRICS, "contrast", mean_over_images(contrast, Column("contrast", "std of a reconstruction")))
+    spread = of_codes(lambda codes, split: {"spread": float(codes[split.labels == 0].std())}, Column("spread", "of class 0"))
+    monkeypatch.setitem(METRICS, "spread", spread)
+    row, arrays = evaluated()
+    bound = VAE(MODEL).bind({"params": VAE(MODEL).init(random.key(1), jnp.zeros((1, PIXELS)))["params"]})
+    means = bound.decode(jnp.asarray(arrays["codes_mean"])).mean
+    assert row["contrast"] == pytest.approx(np.std(means, axis=1).mean(), rel=1e-5)
+    assert row["contrast_image_se"] > 0
+    assert row["spread"] == pytest.approx(arrays["codes_mean"][::3].std(), rel=1e-6)
+    assert undocumented(row) == set()
+
+
+def test_metrics_can_be_left_out():
+    row, arrays = evaluated(without=("frechet", "knn_accuracy", "calibration", "rate_parts"))
+    left, _ = evaluated()
+    assert not {name for name in row if name.startswith(("frechet", "knn", "coverage", "mutual"))}
+    assert {name: left[name] for name in row} == row  # nothing else moves
+    assert len(arrays["samples"]) > 0
+
+
+@pytest.mark.parametrize("name", ["quick", "none"])
+def test_sets_of_evaluation(name):
+    fields = {key.removeprefix("eval."): value for key, value in overrides(name).items()}
+    row, arrays = evaluated(**fields | {"batch_size": 8})
+    assert set(row) >= {"elbo", "train_elbo", "active_units"} if name == "quick" else row == arrays == {}
+    assert "frechet_prior" not in row and "mutual_information" not in row
+    config = tiny()
+    config.update_from_flattened_dict(overrides(name))
+    with pytest.raises(errors.UserError, match="did you mean quick"):
+        overrides("quik")
+
+
+def test_a_larger_split_has_fewer_draws_per_image():
+    spec = EvalConfig(samples=128, draws=1000)
+    assert [spec.draws_of(128, images) for images in (5, 10, 400, 10_000)] == [128, 100, 2, 2]
+    assert EvalConfig(samples=128, draws=0).draws_of(128, 10**6) == 128
+    plan = evaluation.Plan.of(Setting(MODEL, EvalConfig(draws=62), dataset()))
+    assert (plan.limit("train"), plan.limit("test")) == (2, 3)
