@@ -1,5 +1,6 @@
 """The loss and its terms: by hand, by their gradients, and by what does not depend on the batch."""
 
+import dataclasses
 import itertools
 
 import jax
@@ -390,7 +391,8 @@ def test_one_importance_sample_has_the_gradient_of_the_vae(variables, x):
 
 def test_weights_as_they_were_when_training_ended():
     """Half way up a line, at the end of a cycle, and of a run that stopped early."""
-    weights = objectives.Weights(noise_scale=np.ones(2, np.float32), beta=np.float32([1, 4]))
+    weights = jax.tree.map(lambda leaf: np.full(2, leaf), objectives.Weights())
+    weights = dataclasses.replace(weights, beta=np.float32([1, 4]))
     for name, length, expected in (("linear", 60.0, [0.5, 2 / 3]), ("cyclical", 10.0, [1.0, 4.0])):
         lengths = {"beta": np.full(2, length, np.float32)}
         found = schedules.ended(weights, {"beta": name}, lengths, np.array([30.0, 10.0]))

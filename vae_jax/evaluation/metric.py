@@ -115,7 +115,8 @@ class Metric:
       asked: of the EvalConfig: whether it is wanted.
       splits: of the EvalConfig: those whose batches it sees, "train", "valid" and "test"; and by name the decoded queries
         (`queries`): "samples" of the prior, "midpoints".
-      measure: on the device, (trained, images [batch, ...], key, draws) -> {name: [batch, ...]}, each name of its own.
+      measure: on the device, (trained, images [batch, ...], key, spec, limit) -> {name: [batch, ...]}, each name of its own;
+        `limit` is how many draws an image of this split may have.
       counters: of the keys of `measure`, below the run's evaluation stream.
       program: on the device, once for each run, (trained, inputs, spec) -> tree; see `evaluate.Inputs`.
       reference: (setting) -> what does not depend on the run, computed once.
@@ -166,7 +167,7 @@ def mean_over_images(measure: Callable, *columns: Column) -> Metric:
         columns=tuple(dataclasses.replace(column, error="images") for column in columns),
         finish=finish,
         splits=lambda spec: ("test",),
-        measure=lambda trained, x, key, draws: measure(trained, x, key),
+        measure=lambda trained, x, key, spec, limit: measure(trained, x, key),
         init=lambda reference, setting: accumulate.Means(),
         update=lambda state, source, rows: state.add({name: rows[name] for name in names}),
     )

@@ -105,7 +105,8 @@ def ended(weights: Weights, names: dict[str, str], lengths: dict[str, Number], e
     """
     # A cycle that ends with training is over only in the next step: the limit from before the end is what was trained with.
     last = np.nextafter(np.asarray(epochs, np.float32), np.float32(0))
-    return jax.tree.map(np.asarray, scheduled(weights, names, lengths, jnp.asarray(last)))
+    each = jax.vmap(lambda weights, lengths, epoch: scheduled(weights, names, lengths, epoch))(weights, lengths, last)
+    return jax.tree.map(np.asarray, each)
 
 
 def least_log_sigma(
