@@ -71,7 +71,7 @@ def test_metrics_of_ones_own(monkeypatch):
     row, arrays = evaluated()
     bound = VAE(MODEL).bind({"params": VAE(MODEL).init(random.key(1), jnp.zeros((1, PIXELS)))["params"]})
     means = bound.decode(jnp.asarray(arrays["codes_mean"])).mean
-    assert row["contrast"] == pytest.approx(np.std(means, axis=1).mean(), rel=1e-5)
+    assert row["contrast"] == pytest.approx(np.std(np.asarray(means), axis=1).mean(), rel=1e-5)
     assert row["contrast_image_se"] > 0
     assert row["spread"] == pytest.approx(arrays["codes_mean"][::3].std(), rel=1e-6)
     assert undocumented(row) == set()
