@@ -82,10 +82,15 @@ def evaluated(batch_size: int = 20, count: int = len(NOISE)) -> list[tuple[dict,
     return evaluated_by(planned(batch_size)[1], dataset(), slice(count))
 
 
+def of_runs(weights: objectives.Weights, count: int) -> objectives.Weights:
+    """Every number with a runs axis."""
+    return jax.tree.map(lambda leaf: np.broadcast_to(leaf, (count,)), weights)
+
+
 def evaluated_by(spec: evaluation.EvalConfig, of: data.Dataset, which: slice) -> list[tuple[dict, dict]]:
     """(row, arrays) of some of the runs."""
     noise = np.float32(NOISE)
-    weights = objectives.Weights(noise_scale=noise, distortion_weight=np.ones_like(noise), beta=noise)
+    weights = of_runs(objectives.Weights(noise_scale=noise, distortion_weight=np.ones_like(noise), beta=noise), len(noise))
     seeds = np.int32([0, 0, *range(SEEDS)])
     leaves = (jax.tree.map(every, variables()), every(np.float32(SIGMA)), weights, seeds)
     mine = jax.tree.map(lambda leaf: leaf[which], leaves)
@@ -245,7 +250,7 @@ def ratios(found: list[dict]) -> dict[str, float]:
 
 def repeated(count: int, **fields) -> list[dict]:
     """Rows that differ in their seed alone."""
-    weights = objectives.Weights(*np.ones((3, count), np.float32))
+    weights = of_runs(objectives.Weights(), count)
     same = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (count, *np.shape(leaf))), (variables(), np.float32(SIGMA)))
     spec = dataclasses.replace(planned(20)[1], **ALL | {"valid": False, "importance_splits": ("test",)} | fields)
     trained = evaluation.TrainedRuns(planned(20)[0], *same, weights, np.arange(count, dtype=np.int32))
@@ -414,7 +419,7 @@ def test_latents_that_the_prior_does_not_take_apart_have_no_kl_each():
     model, spec = planned(20)
     model, spec = dataclasses.replace(model, prior="mixture"), dataclasses.replace(spec, aggregate_samples=53)
     params = VAE(model).init(random.key(1), jnp.zeros((1, PIXELS)))["params"]
-    weights = objectives.Weights(*np.ones((3, 1), np.float32))
+    weights = of_runs(objectives.Weights(), 1)
     leaves = (
         jax.tree.map(lambda leaf: np.asarray(leaf)[None], {"params": params}),
         np.float32([SIGMA]),
