@@ -26,7 +26,8 @@ class Progress:
         rate = (done - self.first) / max(time.monotonic() - self.start, 1e-9)
         # Without any finished work there is no rate yet.
         speed = f", {rate:,.0f} {self.unit}/s, {(self.total - done) / rate:.0f} s left" if rate else ""
-        line = f"{self.label}: {done:,.{0 if done == int(done) else 1}f}/{self.total:,} {self.unit}{speed}" + (f", {detail}" if detail else "")
+        digits = 0 if done == int(done) else 1
+        line = f"{self.label}: {done:,.{digits}f}/{self.total:,} {self.unit}{speed}" + (f", {detail}" if detail else "")
         if self.live:
             # Cut to the width of the terminal: a line that wraps cannot be renewed.
             print(f"\r\033[K{line[: shutil.get_terminal_size().columns - 1]}", end="", file=sys.stderr, flush=True)
