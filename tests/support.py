@@ -179,8 +179,8 @@ class Forks:
 
         One that takes two minutes hangs, and is killed.
         """
-        asked = f"experiments.{main}", [str(argument) for argument in arguments], str(self.out), str(self.err), limit
-        self.server.stdin.write(json.dumps(asked) + "\n")
+        command = f"experiments.{main}", [str(argument) for argument in arguments], str(self.out), str(self.err), limit
+        self.server.stdin.write(json.dumps(command) + "\n")
         self.server.stdin.flush()
         process = int(self.server.stdout.readline())
         self.watch = threading.Timer(120, os.kill, (process, signal.SIGKILL))
@@ -202,9 +202,9 @@ class Forks:
         self.server.wait(60)
 
 
-def wait_for(found, seconds: float = 60) -> None:
-    """Until `found()` is true."""
+def wait_for(condition, seconds: float = 60) -> None:
+    """Block until `condition()` is true."""
     end = time.monotonic() + seconds
-    while not found():
+    while not condition():
         assert time.monotonic() < end, "it never happened"
         time.sleep(0.002)

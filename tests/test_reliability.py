@@ -304,6 +304,17 @@ def test_files_that_somebody_edited(whole, tmp_path, name, text, monkeypatch):
         assert "\n" not in str(caught.value)
 
 
+def test_arrays_that_somebody_swapped(whole, tmp_path):
+    """Not drawn as what they are not."""
+    workdir = pathlib.Path(shutil.copytree(whole[0], tmp_path / "edited"))
+    path = run_directory.arrays_path(workdir, 0)
+    with np.load(path) as archive:
+        arrays = dict(archive)
+    np.savez(path, **arrays | {"codes_mean": arrays["codes_std"], "codes_std": arrays["codes_mean"]})
+    with pytest.raises(errors.UserError, match=r"run_0000\.npz: its arrays are not those that were written"):
+        figures.draw(workdir)
+
+
 # Diverged
 
 

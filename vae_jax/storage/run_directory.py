@@ -232,9 +232,9 @@ def record(workdir: pathlib.Path, names: Iterable[str]) -> None:
     """
     names = list(names)
     refuse_links(workdir, names)
-    known = recorded(workdir)
-    lines = list(dict.fromkeys([*known, *names]))
-    if lines != known or not (workdir / RECORD).exists():
+    before = recorded(workdir)
+    lines = list(dict.fromkeys([*before, *names]))
+    if lines != before or not (workdir / RECORD).exists():
         with atomic_write(workdir / RECORD) as file:
             file.writelines(name + "\n" for name in lines)
 

@@ -196,7 +196,7 @@ def best(rows: Sequence[Row]) -> str:
         bounds = [f"{column} {_plus_minus(*mean_and_stderr([row[column] for row in chosen]), 2)}" for column in columns]
         lines[split].append(f"  {name:12s} {', '.join(setting):36s} {'  '.join(bounds)}")
     titles = {split: f"best setting of each name by {split} elbo, its test split:" for split in lines}
-    return "\n".join(line for split, found in lines.items() if found for line in [titles[split], *found])
+    return "\n".join(line for split, chosen in lines.items() if chosen for line in [titles[split], *chosen])
 
 
 def _divergences(rows: Sequence[Row]) -> str:
