@@ -1,1 +1,1 @@
-"""What is typed: `python -m experiments.train`, `.evaluate`, `.figures`."""
+"""What is typed: `python -m experiments.train`, `.evaluate`, `.figures`, `.report`, `.claims`, `.published`."""

@@ -42,6 +42,7 @@ def _import_ahead() -> None:
 
 
 def main() -> None:
+    from vae_jax.api import pages
     from vae_jax.figures import draw as figures
     from vae_jax.study import study
     from vae_jax.system import multihost
@@ -55,9 +56,10 @@ def main() -> None:
     if not multihost.writes():
         return
     drawn = figures.draw(workdir)
+    pages.report(workdir)
     print(study.summary(rows))
     print(study.best(rows), end="\n" if study.best(rows) else "")
-    print(f"{workdir}: results.csv, {len(drawn)} figures in figures/")
+    print(f"{workdir}: results.csv, {len(drawn)} figures in figures/, and all of it in report.html")
     if (diverged := study.diverged(rows)) and not _ALLOW_DIVERGED.value:
         print(f"error: {diverged}; --allow_diverged takes that for success", file=sys.stderr)
         sys.exit(3)

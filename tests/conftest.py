@@ -3,6 +3,8 @@
 import contextlib
 import ctypes
 import gc
+import shutil
+import tempfile
 
 import jax
 import numpy as np
@@ -13,6 +15,12 @@ from support import with_settings
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# What keeps a browser from looking for anything by itself.
+QUIET = (
+    "headless=new", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking",
+    "disable-component-update", "disable-sync", "disable-dev-shm-usage", "force-prefers-reduced-motion",
+)  # fmt: skip
 
 
 def pytest_addoption(parser):
@@ -64,3 +72,21 @@ def npz(tmp_path):
         return str(path)
 
     return write
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Chromium without a window and without a network, driven by selenium; skips where either is not installed."""
+    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+    program, driver = (shutil.which(name) for name in ("chromium", "chromedriver"))
+    if not program or not driver:
+        pytest.skip("no chromium and chromedriver; on Debian: apt-get install chromium chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = program
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    with tempfile.TemporaryDirectory() as profile:
+        for argument in (*QUIET, f"user-data-dir={profile}", "window-size=1400,1000"):
+            options.add_argument(f"--{argument}")
+        started = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+        yield started
+        started.quit()

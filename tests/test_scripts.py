@@ -57,8 +57,9 @@ def typed(clone, trained):
         "again": ("train", [*TRAIN, cache]),
         "evaluate": ("evaluate", ["--workdir=runs/measured", cache]),
         "figures": ("figures", ["--workdir=runs/drawn"]),
+        "report": ("report", ["--workdir=runs/drawn", "--workdir=runs/vae"]),
         "configs": ("train", ["--workdir=runs/none", "--config"]),
-        **{f"help of {main}": (main, ["--help"]) for main in ("train", "evaluate", "figures")},
+        **{f"help of {main}": (main, ["--help"]) for main in ("train", "evaluate", "figures", "report")},
     }
     asked = json.dumps([(f"experiments.{main}", arguments) for main, arguments in commands.values()])
     quick = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
@@ -92,7 +93,7 @@ def test_train_prints_the_summary_and_where_things_lie(clone, trained):
     assert re.match(r"  vae +objective.beta=(0.5|1) +elbo -[\d.]+", best)
     drawn = [path for path in (clone / "runs" / "vae" / "figures").iterdir() if path.suffix in (".png", ".gif")]
     assert drawn
-    assert last == f"runs/vae: results.csv, {len(drawn)} figures in figures/"
+    assert last == f"runs/vae: results.csv, {len(drawn)} figures in figures/, and all of it in report.html"
 
 
 def test_train_says_plain_lines_where_there_is_no_terminal(trained):
@@ -105,7 +106,7 @@ def test_train_says_plain_lines_where_there_is_no_terminal(trained):
 
 def test_train_fills_the_directory(clone, trained):
     workdir = clone / "runs" / "vae"
-    names = {"config.json", "metrics.jsonl", "results.csv", "log.jsonl", "arrays", "checkpoints", "figures"}
+    names = {"config.json", "metrics.jsonl", "results.csv", "log.jsonl", "arrays", "checkpoints", "figures", "report.html"}
     assert names <= {path.name for path in workdir.iterdir()}
     rows = tables.read_csv(workdir / "results.csv")
     assert [(row["objective.beta"], row["seed"]) for row in rows] == [(0.5, 0), (0.5, 1), (1.0, 0), (1.0, 1)]
@@ -134,9 +135,21 @@ def test_figures_draws_from_the_directory_alone(clone, typed):
     assert {pathlib.Path(line) for line in out.splitlines()} == {path for path in drawn if path.name != "drawn.json"}
 
 
+def test_report_puts_several_studies_on_one_page(clone, typed):
+    code, out, err = typed["report"]
+    assert (code, out) == (0, "runs/drawn/report.html\n"), err
+    page = (clone / out.strip()).read_text()
+    assert 'id="study-0"' in page and 'id="study-1"' in page and 'id="study-2"' not in page
+
+
 @pytest.mark.parametrize(
     ("main", "flags"),
-    [("train", ("config", "workdir", "sweep")), ("evaluate", ("config", "workdir")), ("figures", ("config", "workdir"))],
+    [
+        ("train", ("config", "workdir", "sweep")),
+        ("evaluate", ("config", "workdir")),
+        ("figures", ("config", "workdir")),
+        ("report", ("config", "workdir")),
+    ],
 )
 def test_help_is_worth_reading(typed, main, flags):
     code, out, err = typed[f"help of {main}"]

@@ -6,6 +6,7 @@
     config.objective.beta = 4.0
     rows = vae_jax.run(config, "runs/beta")     # trains, evaluates, returns the rows of results.csv
     vae_jax.draw("runs/beta")                   # runs/beta/figures/*.png
+    vae_jax.report("runs/beta")                 # runs/beta/report.html: tables, plots, and the models to play with
     vae_jax.frame("runs/beta")                  # the same rows as a pandas frame; `curves` has the metrics of training
     model = vae_jax.load("runs/beta", seed=0)   # encode, decode, sample, elbo: NumPy in and out
 
@@ -17,13 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vae_jax.api.frames import curves, frame
+    from vae_jax.api.pages import report
     from vae_jax.api.trained import load
     from vae_jax.figures.draw import draw
     from vae_jax.study.config import default_config
     from vae_jax.study.study import evaluate, run
 
 __version__ = "0.1.0"
-__all__ = ["curves", "default_config", "draw", "evaluate", "frame", "load", "run"]
+__all__ = ["curves", "default_config", "draw", "evaluate", "frame", "load", "report", "run"]
 
 # Where each name is defined.
 _MODULES = {
@@ -33,6 +35,7 @@ _MODULES = {
     "evaluate": "vae_jax.study.study",
     "frame": "vae_jax.api.frames",
     "load": "vae_jax.api.trained",
+    "report": "vae_jax.api.pages",
     "run": "vae_jax.study.study",
 }
 

@@ -7,7 +7,7 @@ import pytest
 from support import ROOT
 
 import vae_jax
-from vae_jax.api import frames, trained
+from vae_jax.api import frames, pages, trained
 from vae_jax.figures import draw
 from vae_jax.study import config, study
 
@@ -20,6 +20,7 @@ def test_each_name_is_the_function_of_the_library():
         "evaluate": study.evaluate,
         "frame": frames.frame,
         "load": trained.load,
+        "report": pages.report,
         "run": study.run,
     }
     assert {name: getattr(vae_jax, name) for name in vae_jax.__all__} == public

@@ -1,0 +1,65 @@
+"""`report.html` of trained studies: their models and test images described in NumPy, and written by `figures.report`.
+
+vae_jax.report("runs/ablations")
+"""
+
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from vae_jax.api import trained
+from vae_jax.core import errors
+from vae_jax.data import dataset
+from vae_jax.evaluation import portable
+from vae_jax.figures.report import explorer, page
+from vae_jax.storage import npz_headers, run_directory, trained_models
+from vae_jax.study.config import FIELDS
+
+
+def report(*workdirs: str | os.PathLike) -> pathlib.Path:
+    """Write the page of these studies into the first one's directory; returns its path.
+
+    Raises:
+      UserError: a directory without readable results.
+    """
+    return page.write(workdirs, [describe(pathlib.Path(workdir)) for workdir in workdirs])
+
+
+def describe(workdir: pathlib.Path) -> dict[str, Any]:
+    """What the page needs of a study beside its files; see `page.write`.
+
+    Models that were trained on other data than the first one, or whose networks cannot be described, are left out.
+    """
+    found: dict[str, Any] = {
+        "models": [],
+        "fields": {key: {"doc": f.doc, "default": f.default} for key, f in FIELDS.items()},
+    }
+    source: Mapping | None = None
+    for run in explorer.chosen(workdir):
+        if not trained_models.path(workdir, run).is_file():
+            continue
+        model = trained.load(workdir, run=run)
+        data = {key.removeprefix("data."): value for key, value in model.config.items() if key.startswith("data.")}
+        source = data if source is None else source
+        # Where the likelihood has no shared sigma the card has none.
+        sigma, noise_scale = model.card["sigma"] or 1.0, model.card["noise_scale"]
+        described = portable.describe(model.spec, model.variables, sigma, noise_scale)
+        if data == source and described:
+            found["models"].append({"run": run, **described})
+    if source is None:
+        return found
+    return found | _images(workdir, source, found["models"])
+
+
+def _images(workdir: pathlib.Path, source: Mapping[str, Any], models: list[dict]) -> dict[str, Any]:
+    """The test split; where the data are not there any more, the few images that evaluation kept."""
+    try:
+        loaded = dataset.load(**source)
+    except (errors.UserError, OSError):
+        path = run_directory.arrays_path(workdir, models[0]["run"]) if models else workdir
+        arrays = npz_headers.read(path, str(path), {"images"}) if path.is_file() else {}
+        return {"images": arrays.get("images")}
+    test = loaded.splits["test"]
+    names = [factor.name for factor in loaded.factors]
+    return {"images": loaded.images("test"), "labels": test.labels, "factors": test.factors, "factor_names": names}

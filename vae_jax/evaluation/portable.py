@@ -1,0 +1,130 @@
+"""A trained VAE as plain NumPy: layers, statistics, likelihood and prior, for programs that evaluate it without JAX.
+
+A description is a dict:
+  latents, shape, noise_scale: of the model;
+  encoder: layers from the normalised image to mean and log variance, side by side;
+  decoder: layers from the latents to the output per pixel, on the normalised scale;
+  statistics: `mean` and, where the model has them, `std`, `whiten`, `color` of flat pixels, and the `offset` that the
+    decoder's output gets; {} without normalisation;
+  likelihood: kind, levels, and one of log_sigma (a number) and log_scale (where the decoder has a sigma for each pixel);
+  prior: kind, and the arrays that it has.
+A layer is a dict with `kind` ("dense", "conv" or "conv_transpose"), `kernel`, `bias` and `activation` ("" for none);
+convolutions also have `shape`, the (height, width, channels) that they read, and transposed ones `size`, the (height, width)
+to which their output is cropped. Kernels are stored as in Flax: [inputs, outputs], [4, 4, inputs, outputs].
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vae_jax.models import flows, likelihoods, priors
+from vae_jax.models.vae import VAE, ModelSpec
+
+Layer = dict[str, Any]
+NETWORKS = ("mlp", "linear", "conv")  # the ones that can be described
+
+
+def describe(spec: ModelSpec, variables: Mapping, sigma: float, noise_scale: float) -> dict[str, Any] | None:
+    """The description of one run's model, or None where its networks are of a kind that has none.
+
+    Args:
+      spec: of the model.
+      variables: its parameters and statistics, without a runs axis.
+      sigma: the likelihood's scale where the spec says "fixed" or "optimal".
+      noise_scale: of the objective; 0 is a deterministic code.
+    """
+    if spec.encoder not in NETWORKS or spec.decoder not in NETWORKS:
+        return None
+    params = jax.tree.map(np.asarray, dict(variables["params"]))
+    bound = VAE(spec).bind(jax.tree.map(jnp.asarray, dict(variables)))
+    return {
+        "latents": spec.latents,
+        "shape": spec.shape,
+        "noise_scale": float(noise_scale),
+        "encoder": _encoder(spec, params["encoder"]),
+        "decoder": _decoder(spec, params["decoder"]),
+        "statistics": _statistics(spec, variables.get("statistics", {})),
+        "likelihood": _likelihood(spec, bound, variables.get("statistics", {}), sigma),
+        "prior": _prior(bound.prior()),
+    }
+
+
+def _dense(params: Mapping, activation: str = "") -> Layer:
+    return {"kind": "dense", "kernel": params["kernel"], "bias": params["bias"], "activation": activation}
+
+
+def _mlp(params: Mapping, activation: str) -> list[Layer]:
+    """Dense layers in order, all but the last with the activation."""
+    count = len(params)
+    return [_dense(params[f"Dense_{i}"], activation if i < count - 1 else "") for i in range(count)]
+
+
+def _encoder(spec: ModelSpec, params: Mapping) -> list[Layer]:
+    if spec.encoder == "linear":
+        kernel, bias = params["Dense_0"]["kernel"], params["Dense_0"]["bias"]
+        # log_var does not depend on the image; its parameter is a tenth of it.
+        both = np.concatenate([kernel, np.zeros_like(kernel)], axis=1), np.concatenate([bias, 10 * params["log_var"]])
+        return [_dense({"kernel": both[0], "bias": both[1]})]
+    if spec.encoder == "mlp":
+        return _mlp(params, spec.activation)
+    layers, shape = [], spec.shape
+    for number, channels in enumerate(spec.hidden[:-1]):
+        layers.append({"kind": "conv", **params[f"Conv_{number}"], "activation": spec.activation, "shape": shape})
+        shape = (-(-shape[0] // 2), -(-shape[1] // 2), channels)
+    return layers + _mlp(params["MLPEncoder_0"], spec.activation)
+
+
+def _decoder(spec: ModelSpec, params: Mapping) -> list[Layer]:
+    if spec.decoder in ("linear", "mlp"):
+        return _mlp(params, spec.activation)
+    layers = _mlp(params["MLPDecoder_0"], spec.activation)
+    layers[-1]["activation"] = spec.activation  # what the first transposed convolution reads
+    kernels = [params[f"ConvTranspose_{number}"] for number in range(len(params) - 1)]
+    sizes = [tuple(spec.shape[:2])]
+    for _ in kernels:
+        sizes.append((-(-sizes[-1][0] // 2), -(-sizes[-1][1] // 2)))
+    for number, (read, size, kernel) in enumerate(zip(sizes[:0:-1], sizes[-2::-1], kernels, strict=True)):
+        shape = (*read, kernel["kernel"].shape[2])
+        activation = spec.activation if number < len(kernels) - 1 else ""
+        layers.append({"kind": "conv_transpose", **kernel, "activation": activation, "shape": shape, "size": size})
+    return layers
+
+
+def _statistics(spec: ModelSpec, statistics: Mapping) -> dict[str, np.ndarray]:
+    if spec.normalize == "none":
+        return {}
+    found = {"mean": np.ravel(statistics["mean"])}
+    if spec.normalize == "standardize":
+        found["std"] = np.ravel(statistics["std"])
+    if spec.normalize == "whiten":
+        found |= {name: np.asarray(statistics[name]) for name in ("whiten", "color")}
+    offset = likelihoods.LIKELIHOODS[spec.likelihood].inverse_mean(jnp.asarray(found["mean"]))
+    return found | {"offset": np.asarray(offset)}
+
+
+def _likelihood(spec: ModelSpec, bound: VAE, statistics: Mapping, sigma: float) -> dict[str, Any]:
+    found: dict[str, Any] = {"kind": spec.likelihood, "levels": spec.levels}
+    if spec.sigma == "per_pixel":
+        scale = float(np.log(statistics["scale"])) if spec.normalize != "none" else 0.0
+        found |= {"log_scale": scale, "least_log_sigma": float(statistics.get("least_log_sigma", -np.inf))}
+    elif spec.sigma:
+        found["log_sigma"] = float(bound.log_sigma(jnp.float32(sigma)))
+    return found
+
+
+def _prior(prior: priors.Prior) -> dict[str, Any]:
+    """By its struct: a mixture's components, the layers of a flow of several latents, of the others the name or "other"."""
+    if isinstance(prior, priors.Mixture):
+        return {"kind": "mixture", **_arrays(prior, ("log_weights", "mean", "log_var"))}
+    if isinstance(prior, priors.Flow) and all(isinstance(layer, flows.Coupling) for layer in prior.layers):
+        names = ("kernel", "bias", "kernel_out", "bias_out")
+        return {"kind": "flow", "layers": [_arrays(layer, names) for layer in prior.layers]}
+    kinds: dict[type, str] = {priors.Normal: "normal", priors.Laplace: "laplace", priors.StudentT: "student_t"}
+    return {"kind": kinds.get(type(prior), "other")}
+
+
+def _arrays(struct: Any, names: Sequence[str]) -> dict[str, np.ndarray]:
+    return {name: np.asarray(getattr(struct, name)) for name in names}

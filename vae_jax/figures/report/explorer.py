@@ -1,0 +1,130 @@
+"""The trained models and the images that the page's explorer works on, packed."""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from vae_jax.figures import settings
+from vae_jax.figures.report import packing
+from vae_jax.figures.run_directory import Directory
+from vae_jax.figures.settings import Setting
+from vae_jax.storage import npz_headers, run_directory
+
+IMAGES = 600  # test images in a page at most
+IMAGE_BYTES = 1_200_000  # of all of them together
+MODELS = 40  # in a page at most
+WEIGHTS = 3_500_000  # of all of them together
+
+
+def chosen(workdir: pathlib.Path) -> list[int]:
+    """The runs whose models a page may show: of the first seed, without those that diverged, spread where there are many."""
+    directory = Directory(workdir)
+    first = [_first(setting)["run"] for setting in sorted(directory.trained, key=lambda s: _place(directory, s))]
+    return [first[at] for at in _spread(len(first), MODELS)]
+
+
+def _first(setting: Setting) -> settings.Row:
+    return min(setting.rows, key=lambda row: settings.sort_key(row.get("seed")))
+
+
+def _place(directory: Directory, setting: Setting) -> tuple:
+    """Where a setting stands on the slider: from the deterministic code over beta to the rate alone."""
+    return (setting.role, settings.sort_key(directory.value(setting, "objective.beta")))
+
+
+def _spread(count: int, most: int) -> list[int]:
+    """At most `most` of `count` places, evenly from the first to the last."""
+    return sorted({round(at) for at in np.linspace(0, count - 1, min(count, most))}) if count else []
+
+
+def pack(workdir: pathlib.Path, described: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Models, images and codes for the page; None where there is nothing to explore.
+
+    Args:
+      workdir: of the study.
+      described: what `page.write` takes.
+    """
+    directory = Directory(workdir)
+    by_run = {model["run"]: model for model in described.get("models", ())}
+    pairs = [(setting, by_run[row["run"]]) for setting in directory.trained for row in setting.rows if row["run"] in by_run]
+    pairs.sort(key=lambda pair: _place(directory, pair[0]))
+    kept = _fitting([model for _, model in pairs])
+    images, which = _images(described)
+    if not kept or images is None:
+        return None
+    store = packing.Store(sum(packing.count(pairs[at][1]) for at in kept) <= packing.PRECISE)
+    numbers = {id(setting): at for at, setting in enumerate(directory.settings)}
+    models = []
+    for at in kept:
+        setting, model = pairs[at]
+        about = {
+            "setting": numbers[id(setting)],
+            "group": _group(directory, setting),
+            "beta": packing.number(directory.value(setting, "objective.beta")),
+            **_codes(workdir, model, which),
+        }
+        models.append(store.tree(model | about))
+    groups = list(dict.fromkeys(model["group"] for model in models))
+    return {
+        "models": [model | {"group": groups.index(model["group"])} for model in models],
+        "groups": groups,
+        "arrays": store.arrays,
+        "precise": store.precise,
+        "left_out": len(directory.trained) - len({model["setting"] for model in models}),
+        "images": packing.images(images) | {"count": len(images), "shape": list(images.shape[1:])},
+        **_about_images(described, which),
+    }
+
+
+def _fitting(models: Sequence[Mapping]) -> list[int]:
+    """As many of the models as fit into a page, spread evenly; at least two."""
+    counts = [packing.count(model) for model in models]
+    room = int(WEIGHTS / max(max(counts, default=1), 1))
+    return _spread(len(models), min(max(room, 2), MODELS))
+
+
+def _group(directory: Directory, setting: Setting) -> str:
+    """What a setting has beside the weights of its objective, in words: the settings of one group share a slider."""
+    varying = [key for key in directory.trained[0].values if key not in settings.WEIGHTS]
+    return ", ".join(settings.told(key, setting.values[key], varying) for key in varying if setting.values[key] is not None)
+
+
+def _images(described: Mapping) -> tuple[np.ndarray | None, np.ndarray]:
+    """Test images for the page, and their places in the test split."""
+    images = described.get("images")
+    if images is None or not len(images):
+        return None, np.array([], int)
+    room = max(int(IMAGE_BYTES / max(images[0].size, 1)), 16)
+    which = np.array(_spread(len(images), min(IMAGES, room)))
+    return np.asarray(images[which], np.float32), which
+
+
+def _about_images(described: Mapping, which: np.ndarray) -> dict[str, Any]:
+    """Classes and factors of the images, where there are any."""
+    found: dict[str, Any] = {"labels": None, "classes": [], "factors": None, "factor_names": []}
+    labels = described.get("labels")
+    if labels is not None:
+        classes, places = np.unique(np.asarray(labels), return_inverse=True)
+        if len(classes) <= 40:
+            found |= {"labels": places[which].tolist(), "classes": [str(name) for name in classes]}
+    factors = described.get("factors")
+    if factors is not None:
+        names = described.get("factor_names") or [f"factor {i + 1}" for i in range(factors.shape[1])]
+        values = np.asarray(factors, float)[which]
+        found |= {"factors": np.round(values, 4).tolist(), "factor_names": list(map(str, names))}
+    return found
+
+
+def _codes(workdir: pathlib.Path, model: Mapping, which: np.ndarray) -> dict[str, np.ndarray]:
+    """Mean, std and mean rate per latent of the images as evaluation found them, where it wrote them."""
+    path = run_directory.arrays_path(workdir, model["run"])
+    wanted = ("codes_mean", "codes_std", "rate_per_latent")
+    arrays = npz_headers.read(path, str(path), set(wanted)) if path.exists() else {}
+    if not all(name in arrays for name in wanted) or which.max(initial=0) >= len(arrays["codes_mean"]):
+        return {}
+    found = {"codes": arrays["codes_mean"][which], "stds": arrays["codes_std"][which]}
+    rates = arrays["rate_per_latent"]
+    importance = rates if len(rates) == model["latents"] and np.isfinite(rates).all() else arrays["codes_mean"].var(axis=0)
+    return found | {"importance": np.asarray(importance, np.float32)}
