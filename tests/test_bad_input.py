@@ -93,7 +93,7 @@ TRAIN = {
     ),
     "path of another set": (
         [VAE, "--config.data.path={tmp}/good.npz"],
-        "data.path={tmp}/good.npz: has no effect with data.name=digits; only data.name=npz uses it",
+        "data.path={tmp}/good.npz: has no effect with data.name=digits; only data.name=npz and data.name=folder use it",
     ),
     "directory of another set": (
         [VAE, "--config.data.dir={tmp}"],
@@ -102,7 +102,7 @@ TRAIN = {
     "no path": ([VAE, *NPZ], "data.name=npz needs data.path=FILE.npz"),
     "no file": ([VAE, *NPZ, "--config.data.path={tmp}/none.npz"], "data.path={tmp}/none.npz: no such file"),
     "no archive": ([VAE, *NPZ, "--config.data.path={tmp}/text.npz"], "data.path={tmp}/text.npz: not a readable .npz"),
-    "missing array": ([VAE, *NPZ, "--config.data.path={tmp}/missing.npz"], "{tmp}/missing.npz: no array 'test', only train"),
+    "missing array": ([VAE, *NPZ, "--config.data.path={tmp}/missing.npz"], "{tmp}/missing.npz: no array 'train', only test"),
     "two shapes": (
         [VAE, *NPZ, "--config.data.path={tmp}/shapes.npz"],
         "{tmp}/shapes.npz: train (20, 8, 8, 1) float32",
@@ -162,7 +162,7 @@ def files(tmp_path_factory):
     holed = images.copy()
     holed[3, 4, 5] = np.nan
     archives = {
-        "missing": {"train": images},
+        "missing": {"test": images},
         "shapes": {"train": images, "test": images[:, 1:]},
         "flat": {"train": images[:, 0, 0], "test": images[:, 0, 0]},
         "labels": {"train": images, "test": images, "train_labels": np.zeros(3)},
@@ -232,4 +232,4 @@ def test_one_line_and_nothing_written(typed, files, main, case):
 
 def test_known_data_sets_are_listed(typed):
     message = typed["train", "unknown data set"][2]
-    assert "known are digits, npz, and the image sets of TFDS; prepared in " in message
+    assert "known are digits, faces, sprites, npz, folder, and the image sets of TFDS; prepared in " in message
