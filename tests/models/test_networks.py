@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax import random
+from jax import export, random
 
-from vae_jax.models import conv, dense, networks
+from vae_jax.models import conv, dense, networks, resnet
 
 # Ours and Linen's: 4x4 kernels of stride 2, padding SAME.
 PAIRS = {
@@ -55,16 +55,61 @@ def test_convolution_is_linens(kind, size):
 
 
 @pytest.mark.parametrize("kind", PAIRS)
-def test_no_convolution_of_xla_is_used(kind):
+def test_the_platform_chooses_how_to_convolve(kind):
     mine, theirs = PAIRS[kind]
     x = images(2, 8, 8, 2)
     variables = jax.eval_shape(theirs.init, random.key(0), x)
 
-    def program(module):
-        return str(jax.make_jaxpr(jax.grad(lambda v, x: jnp.sum(module.apply(v, x)), argnums=(0, 1)))(variables, x))
+    def program(module, platform: str) -> str:
+        gradient = jax.jit(jax.grad(lambda v, x: jnp.sum(jnp.square(module.apply(v, x))), argnums=(0, 1)))
+        return export.export(gradient, platforms=[platform])(variables, x).mlir_module()
 
-    assert "conv_general_dilated" in program(theirs)
-    assert "conv_general_dilated" not in program(mine)
+    # Lowered for a CPU there are products alone, for a GPU convolutions alone; the parameters are the same.
+    assert "stablehlo.convolution" in program(theirs, "cpu")
+    assert "stablehlo.convolution" not in program(mine, "cpu")
+    assert "stablehlo.dot_general" in program(mine, "cpu")
+    for platform in ("cuda", "tpu"):
+        assert "stablehlo.convolution" in program(mine, platform)
+        assert "stablehlo.dot_general" not in program(mine, platform)
+
+
+OTHERS = [(1, 1), (3, 1), (3, 2), (5, 2), (2, 3), (4, 3), (5, 1)]
+
+
+@pytest.mark.parametrize(("kernel", "stride"), OTHERS)
+@pytest.mark.parametrize("size", [(8, 9), (13, 8)])
+def test_other_kernels_and_strides_are_linens(kernel, stride, size):
+    x, variables = images(2, *size, 2), {"params": {"kernel": images(kernel, kernel, 2, 3), "bias": images(3)}}
+    for mine, theirs in (
+        (conv.Conv(3, kernel, stride), nn.Conv(3, (kernel, kernel), (stride, stride), padding="SAME")),
+        (conv.ConvTranspose(3, kernel, stride), nn.ConvTranspose(3, (kernel, kernel), (stride, stride), padding="SAME")),
+    ):
+        assert_close(jax.jit(mine.apply)(variables, x), jax.jit(theirs.apply)(variables, x))
+
+
+@pytest.mark.parametrize("kind", PAIRS)
+def test_both_ways_to_convolve_agree(kind):
+    """What runs on a CPU and what is lowered for others, on the CPU."""
+    module, x, kernel = PAIRS[kind][0], images(2, 9, 8, 2), images(4, 4, 2, 3)
+
+    def gradients(way):
+        return jax.jit(jax.grad(lambda x, kernel: jnp.sum(jnp.square(way(x, kernel, 2))), argnums=(0, 1)))(x, kernel)
+
+    assert_close(module.on_cpu(x, kernel, 2), module.elsewhere(x, kernel, 2))
+    assert_close(gradients(module.on_cpu), gradients(module.elsewhere))
+
+
+@pytest.mark.parametrize(("kernel", "stride"), [((3,), (1,)), ((5, 3), (2, 1)), ((3, 4), (3, 2))])
+@pytest.mark.parametrize("shape", [(8, 12, 1), (17, 9, 3)])
+def test_layers_of_their_own(kernel, stride, shape):
+    encoder = conv.ConvEncoder((4, 6, 10), 3, "tanh", kernel, stride)
+    decoder = conv.ConvDecoder((10, 6, 4), shape, "tanh", kernel, stride)
+    (mean, _), variables = jax.eval_shape(encoder.init_with_output, random.key(0), images(5, *shape))
+    assert mean.shape == (5, 3)
+    kernels = [variables["params"][f"Conv_{layer}"]["kernel"].shape[0] for layer in range(2)]
+    assert tuple(kernels) == kernel * (2 // len(kernel))
+    output, _ = jax.eval_shape(decoder.init_with_output, random.key(0), images(5, 3))
+    assert output.shape == (5, *shape)
 
 
 def test_initial_weights_are_lecuns():
@@ -73,8 +118,12 @@ def test_initial_weights_are_lecuns():
     assert abs(jnp.var(kernel) * 16 - 1) < 5 * np.sqrt(2 / kernel.size)
 
 
-SHAPES = [(8, 8, 1), (9, 9, 3), (28, 28, 1), (32, 32, 3), (12,)]
-NAMES = [(name, shape) for name, shape in itertools.product(networks.ENCODERS, SHAPES) if name != "conv" or len(shape) == 3]
+SHAPES = [(8, 8, 1), (9, 9, 3), (28, 28, 1), (12, 20, 3), (12,)]
+NAMES = [
+    (name, shape)
+    for name, shape in itertools.product(networks.ENCODERS, SHAPES)
+    if len(shape) == 3 or name not in ("conv", "resnet")
+]
 
 
 @pytest.mark.parametrize(("name", "shape"), NAMES)
@@ -171,3 +220,34 @@ def test_images_of_a_batch_do_not_meet(name):
     gradient = jax.jit(jax.grad(of_first))(x)
     assert np.all(gradient[1:] == 0)
     assert np.any(gradient[0] != 0)
+
+
+@pytest.mark.parametrize("channels", [8, 12, 3])
+def test_group_normalisation_is_linens(channels):
+    mine, theirs = resnet.GroupNorm(), nn.GroupNorm(np.gcd(8, channels).item())
+    x, params = 3 * images(2, 5, 4, channels) + 1, {"scale": images(channels), "bias": images(channels) - 1}
+    assert_close(mine.apply({"params": params}, x), theirs.apply({"params": params}, x))
+
+
+def test_a_block_starts_from_its_input():
+    """With its last convolution at zero it is the identity, or where the shape changes the 1x1 convolution."""
+    x = images(2, 8, 8, 4)
+    block = resnet.Block(4, "relu")
+    variables = filled(block, x)
+    assert set(variables["params"]) == {"GroupNorm_0", "Conv_0", "GroupNorm_1", "Conv_1"}
+    variables["params"]["Conv_1"] = jax.tree.map(jnp.zeros_like, variables["params"]["Conv_1"])
+    np.testing.assert_array_equal(block.apply(variables, x), x)
+    smaller = resnet.Block(6, "relu", stride=2)
+    assert smaller.apply(filled(smaller, x), x).shape == (2, 4, 4, 6)
+
+
+@pytest.mark.parametrize("network", ["conv", "resnet"])
+def test_bfloat16(network):
+    """What such a network computes in half precision is what it computes in whole, to 8 bits of its mantissa."""
+    encoder, x = networks.ENCODERS[network]((4, 6, 10), 3, "tanh"), images(4, 12, 10, 3)
+    variables = filled(encoder, x)
+    whole = jnp.concatenate(encoder.apply(variables, x))
+    low = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), (variables, x))
+    half = jnp.concatenate(encoder.apply(*low))
+    assert half.dtype == jnp.bfloat16
+    assert np.abs(np.asarray(half, np.float32) - whole).max() < 0.1 * np.abs(whole).max()

@@ -294,8 +294,8 @@ def test_a_range_says_its_bounds():
     ("field", "value", "known"),
     [
         ("data.binarize", "sometimes", "none, threshold, static, dynamic"),
-        ("model.encoder", "lstm", "mlp, conv, linear"),
-        ("model.decoder", "lstm", "mlp, conv, linear"),
+        ("model.encoder", "lstm", "mlp, conv, linear, resnet"),
+        ("model.decoder", "lstm", "mlp, conv, linear, resnet"),
         ("model.likelihood", "laplace", "bernoulli, gaussian"),
         ("model.prior", "uniform", "normal"),
         ("optimizer.schedule", "steps", "constant, linear, cosine"),
@@ -588,18 +588,28 @@ def test_bernoulli_looks_at_every_split():
     assert refusal_for(mixed).startswith("model.likelihood=bernoulli needs values in [0, 1]: test has [-0.5, 0]")
 
 
-@pytest.mark.parametrize("shape", [(8, 9, 1), (7, 7, 1), (64,)])
+@pytest.mark.parametrize("shape", [(9, 7, 1), (7, 7, 1), (64,)])
 @pytest.mark.parametrize("network", ["encoder", "decoder"])
-def test_conv_needs_square_images_from_8x8(shape, network):
+def test_conv_needs_images_from_8x8(shape, network):
     """The message names the network that is one."""
     message = refusal_for(images(shape=shape), **{f"model__{network}": "conv"})
-    assert message == f"model.{network}=conv needs square images from 8x8 up: these have shape {shape}"
+    assert message == f"model.{network}=conv needs images from 8x8 up: these have shape {shape}"
 
 
 @pytest.mark.parametrize("hidden", [(8,), (2, 2, 2, 2, 8)])
 def test_conv_needs_as_many_layers_as_the_image_can_be_halved(hidden):
     message = refusal_for(images(), model__encoder="conv", model__hidden=hidden)
     assert message.startswith(f"model.hidden={hidden}: conv takes channels of 1 to 3 convolutions")
+
+
+def test_kernels_and_strides_are_of_networks_that_have_them():
+    message = refusal(model__kernel=(3,))
+    assert message == ("model.kernel=(3,): has no effect with model.decoder=mlp and model.encoder=mlp; should be (4,)")
+    (run,) = runs_of(model__decoder="conv", model__kernel=(3, 5), model__stride=(1, 2), model__hidden=(2, 3, 4))
+    model = planning.specify(run, images(shape=(8, 12, 3)))[0].model
+    assert (model.kernel, model.stride) == ((3, 5), (1, 2))
+    message = refusal_for(images(), model__decoder="conv", model__kernel=(3, 5), model__hidden=(2, 3, 4, 4))
+    assert message == "model.kernel=(3, 5): should be one number, or 3, one for each convolution"
 
 
 @pytest.mark.parametrize("kind", ["learned", "per_pixel", "optimal"])

@@ -87,9 +87,15 @@ class ModelConfig:
     decoder: str = schema.field("mlp", "Network of the decoder.", choices=networks.DECODERS)
     hidden: tuple[int, ...] = schema.field(
         (64, 64),
-        "Widths from the image inwards; conv: channels of each convolution, then a dense width.",
+        "Widths from the image inwards; conv, resnet: channels of each layer, then a dense width.",
         low=1,
         high=100_000,
+    )
+    kernel: tuple[int, ...] = schema.field(
+        (4,), "conv: height and width of the kernels, one for all layers or one for each.", low=1, high=31, absent=(4,)
+    )
+    stride: tuple[int, ...] = schema.field(
+        (2,), "conv: strides, one for all layers or one for each.", low=1, high=8, absent=(2,)
     )
     activation: str = schema.field("tanh", "Of the hidden layers.", choices=dense.ACTIVATIONS)
     likelihood: str = schema.field("bernoulli", "p(x | z).", choices=likelihoods.LIKELIHOODS)
@@ -126,10 +132,11 @@ class VAE(nn.Module):
 
     def setup(self) -> None:
         spec = self.spec
-        self.encoder = networks.ENCODERS[spec.encoder](spec.hidden, spec.latents, spec.activation)
+        encoder, decoder = networks.ENCODERS[spec.encoder], networks.DECODERS[spec.decoder]
+        self.encoder = encoder(spec.hidden, spec.latents, spec.activation, **networks.options(encoder, spec))
         # Two outputs per pixel where one of them is its sigma.
         shape = (*spec.shape[:-1], 2 * spec.shape[-1]) if spec.sigma == "per_pixel" else spec.shape
-        self.decoder = networks.DECODERS[spec.decoder](spec.hidden[::-1], shape, spec.activation)
+        self.decoder = decoder(spec.hidden[::-1], shape, spec.activation, **networks.options(decoder, spec))
         self.prior_network = priors.PriorNetwork(spec.prior, spec.latents, spec.prior_components, spec.shape)
         if spec.sigma == "learned":
             self.raw_log_sigma = self.param("raw_log_sigma", nn.initializers.zeros_init(), ())

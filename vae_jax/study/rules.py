@@ -12,12 +12,15 @@ import numpy as np
 from vae_jax.core import errors, schema
 from vae_jax.data.dataset import Dataset, readers, source_of
 from vae_jax.data.source import EVERYWHERE, DataConfig
-from vae_jax.models import likelihoods, priors, vae
+from vae_jax.models import likelihoods, networks, priors, vae
+from vae_jax.models.conv import of_layers
 from vae_jax.study.config import FIELDS, Flat
 from vae_jax.training import objectives
 from vae_jax.training.schedules import SCHEDULED, parse
 
 CONSTANT: Flat = {f"schedule.{weight}": "constant" for weight in SCHEDULED}
+
+CONVOLUTIONAL = ("conv", "resnet")  # networks whose hidden widths are channels, but for the last
 
 
 def check(config: Flat) -> None:
@@ -186,6 +189,18 @@ def weights_have_an_effect(config: Flat) -> None:
             )
 
 
+def options_belong_to_a_network(config: Flat) -> None:
+    """Fields that only some networks have stand at their defaults for others."""
+    chosen = {f"model.{part}={config[f'model.{part}']}" for part in ("encoder", "decoder")}
+    tables = (networks.ENCODERS[config["model.encoder"]], networks.DECODERS[config["model.decoder"]])
+    for name in networks.OPTIONS:
+        key = f"model.{name}"
+        if config[key] != FIELDS[key].default and not any(networks.takes(network, name) for network in tables):
+            raise errors.UserError(
+                f"{key}={config[key]}: has no effect with {' and '.join(sorted(chosen))}; should be {FIELDS[key].default}"
+            )
+
+
 def best_sigma_is_of_one_draw(config: Flat) -> None:
     """The sigma that is best for several draws has no closed form."""
     kind = config["objective.kind"]
@@ -250,6 +265,7 @@ RULES: tuple[Callable[[Flat], object], ...] = (
     free_bits_need_independent_latents,
     total_correlation_needs_full_noise,
     weights_have_an_effect,
+    options_belong_to_a_network,
     best_sigma_is_of_one_draw,
     schedules,
     cooling_needs_a_sigma,
@@ -306,17 +322,25 @@ def likelihood_takes_the_values(config: Flat, dataset: Dataset) -> None:
 
 
 def convolutions_fit_the_images(config: Flat, dataset: Dataset) -> None:
-    """Square images that can be halved as often as there are convolutions."""
-    parts = [part for part in ("encoder", "decoder") if config[f"model.{part}"] == "conv"]
+    """Images that can be made smaller as often as there are convolutions; a kernel and a stride for each of these."""
+    parts = [part for part in ("encoder", "decoder") if config[f"model.{part}"] in CONVOLUTIONAL]
     if not parts:
         return
+    network = config[f"model.{parts[0]}"]
     shape, hidden = dataset.spec.shape, config["model.hidden"]
-    if len(shape) != 3 or shape[0] != shape[1] or shape[0] < 8:
-        raise errors.UserError(f"model.{parts[0]}=conv needs square images from 8x8 up: these have shape {shape}")
-    halvings = math.ceil(math.log2(shape[0]))
-    if not 2 <= len(hidden) <= 1 + halvings:
+    if len(shape) != 3 or min(shape[:2]) < 8:
+        raise errors.UserError(f"model.{parts[0]}={network} needs images from 8x8 up: these have shape {shape}")
+    layers = len(hidden) - 1
+    for key in ("model.kernel", "model.stride"):
+        if layers > 0 and len(config[key]) not in (1, layers):
+            raise errors.UserError(f"{key}={config[key]}: should be one number, or {layers}, one for each convolution")
+    # No convolution but the last sees a single row of pixels.
+    most = 1
+    while most < 32 and math.prod(of_layers(config["model.stride"], most)[:most]) < min(shape[:2]):
+        most += 1
+    if not 1 <= layers <= most:
         raise errors.UserError(
-            f"model.hidden={hidden}: conv takes channels of 1 to {halvings} convolutions, then the width of a dense layer"
+            f"model.hidden={hidden}: {network} takes channels of 1 to {most} convolutions, then the width of a dense layer"
         )
 
 
