@@ -95,7 +95,8 @@ def texts_of(figure) -> list:
     from matplotlib.axis import Tick
     from matplotlib.text import Text
 
-    figure.draw(renderer := placement.renderer_of(figure))
+    figure.draw_without_rendering()
+    renderer = placement.renderer_of(figure)
     of_ticks = {id(text) for tick in figure.findobj(Tick) for text in (tick.label1, tick.label2)}
     texts = [text for text in figure.findobj(Text) if id(text) not in of_ticks]
     for axes in figure.axes:

@@ -120,6 +120,10 @@ def new_figure(width: Number, height: Number, title: str, layout: Literal["compr
     """An empty figure of so many inches, wide enough for its title."""
     figure = _figure_class()(figsize=(width, height), layout=layout)
     figure.cropped = layout == "compressed"  # pictures have their own shape: what they leave free is cut
+    if figure.cropped:
+        figure.get_layout_engine().set(
+            h_pad=0.08, hspace=0.06
+        )  # a label below one picture does not touch the title of the next
     figure.suptitle(wrapped(title, width), fontsize=TEXT + 2)
     return figure
 
