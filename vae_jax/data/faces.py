@@ -24,9 +24,10 @@ FACTORS = (
 )
 GREY = (0.299, 0.587, 0.114)  # of red, green and blue: ITU-R BT.601
 
-BACKGROUND = (0.80, 0.90, 0.95)
-HAIR = (0.28, 0.13, 0.05)
-SKIN = (1.0, 0.82, 0.68)  # at brightness 1
+# Bright hair on black: what never changes costs a decoder nothing, so that a line between two codes shows the hair.
+BACKGROUND = (0.0, 0.0, 0.0)
+HAIR = (1.0, 0.78, 0.38)
+SKIN = (1.0, 0.76, 0.60)  # at brightness 1
 WHITE = (1.0, 1.0, 1.0)
 DARK = (0.05, 0.05, 0.10)
 LIPS = (0.55, 0.08, 0.12)
@@ -87,14 +88,16 @@ def _face(factors: Float[Array, " 6"], size: int, channels: int) -> Float[Array,
     x = jnp.abs(x)  # a face is symmetric: one eye is drawn for both
     half = 0.40 + 0.16 * width  # half the width of the face
     head = shapes.ellipse(x, y - 0.10, half, 0.70)
-    dome = _dome(x, y + 0.10, half + 0.19, 0.80)
+    dome = shapes.ellipse(x, y + 0.10, half + 0.19, 0.80)
+    sides = jnp.maximum(jnp.abs(x - half - 0.12) - 0.07, jnp.abs(y + 0.35) - (0.23 + 1.07 * hair))
+    hair_behind = jnp.minimum(jnp.maximum(dome, y + 0.12), jnp.maximum(sides, -0.35 - y))
     eye_x, eye_y = x - 0.23, y - 0.04
     eye = 0.085 + 0.085 * eyes
     lens = jnp.abs(shapes.ellipse(eye_x, eye_y, 0.19, 0.19)) - 0.035
     bridge = shapes.box(x, eye_y, 0.06, 0.035)
     layers = (
-        (HAIR, jnp.maximum(dome, y - (-0.15 + 1.10 * hair)), 1.0),
-        (SKIN, head, 0.42 + 0.46 * skin),
+        (HAIR, hair_behind, 1.0),
+        (SKIN, head, 0.42 + 0.36 * skin),
         (HAIR, jnp.maximum(dome, y - (-0.36 + 0.5 * x**2)), 1.0),
         (WHITE, shapes.ellipse(eye_x, eye_y, eye, eye), 1.0),
         (DARK, shapes.ellipse(eye_x, eye_y, 0.6 * eye, 0.6 * eye), 1.0),
@@ -105,11 +108,6 @@ def _face(factors: Float[Array, " 6"], size: int, channels: int) -> Float[Array,
         picture = _paint(picture, shapes.coverage(distance, size), brightness * _colour(colour, channels))
     frame = shapes.coverage(jnp.minimum(lens, bridge), size)
     return _paint(picture, glasses * frame, _colour(DARK, channels)).reshape(size, size, channels)
-
-
-def _dome(x, y, width, height):
-    """Distance to the upper half of an ellipse, going on straight down below it."""
-    return jnp.where(y < 0, shapes.ellipse(x, y, width, height), x - width)
 
 
 def _mouth(x, y, half, bend):
