@@ -41,20 +41,19 @@ def binarized(split: Split, levels: int, how: str, key: Key[Array, ""]) -> Split
     if how == "threshold":
         bits = split.pixels >= levels / 2
     elif how == "static":
-        bits = draw_bits(key, to_unit(split.pixels, levels))
+        bits = draw_bits(key, split.pixels, levels)
     else:
         return split
     return dataclasses.replace(split, pixels=(bits * levels).astype(split.pixels.dtype))
 
 
-def draw_bits(key: Key[Array, ""], x: np.ndarray) -> np.ndarray:
-    """x ~ Bernoulli(x), a block of rows at a time so that 60,000 images do not need a second copy as floats."""
-    return np.concatenate([bits_of_block(key, start, x[start : start + BLOCK]) for start in range(0, len(x), BLOCK)])
-
-
-def bits_of_block(key: Key[Array, ""], start: int, x: np.ndarray) -> np.ndarray:
-    """x ~ Bernoulli(x) for the rows of a split from number `start`, a multiple of BLOCK, on; at most BLOCK of them."""
-    return np.asarray(jax.jit(_bits)(keys.at(key, start), x))
+def draw_bits(key: Key[Array, ""], pixels: np.ndarray, levels: int) -> np.ndarray:
+    """x ~ Bernoulli(pixel) as bytes, in blocks of rows so that 60,000 images do not need their size in floats."""
+    blocks = []
+    for start in range(0, len(pixels), BLOCK):
+        x = to_unit(pixels[start : start + BLOCK], levels)
+        blocks.append(np.asarray(jax.jit(_bits)(keys.at(key, start), x)).astype(np.uint8))
+    return np.concatenate(blocks)
 
 
 def _bits(key: Key[Array, ""], x: Float[Array, "batch *shape"]) -> Float[Array, "batch *shape"]:

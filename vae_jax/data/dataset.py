@@ -15,7 +15,7 @@ import numpy as np
 from vae_jax.core import errors, keys, schema
 from vae_jax.core.registry import Registry
 from vae_jax.data import digits, folder, npz, rendered, tfds
-from vae_jax.data.binarize import BLOCK, ImageSpec, binarized, bits_of_block, prepare, to_unit
+from vae_jax.data.binarize import BLOCK, ImageSpec, binarized, draw_bits, prepare, to_unit
 from vae_jax.data.labels import labelled
 from vae_jax.data.shapes import Factor
 from vae_jax.data.source import SPLITS, DataConfig, Loaded, Source, Split
@@ -70,6 +70,7 @@ class Dataset:
     factors: tuple[Factor, ...] = ()
     renderer: Callable | None = None
     _statistics: dict[str, dict] = dataclasses.field(default_factory=dict, init=False, repr=False)
+    _bits: dict[str, np.ndarray] = dataclasses.field(default_factory=dict, init=False, repr=False)
 
     def images(self, split: str) -> np.ndarray:
         """[N, *shape] float32 in [0, 1], with bits that stay the same: for evaluation, of any split."""
@@ -77,12 +78,16 @@ class Dataset:
 
     def blocks(self, split: str) -> Iterator[np.ndarray]:
         """`images(split)`, some thousands at a time."""
-        pixels = self.splits[split].pixels
+        pixels, levels = (self._drawn(split), 1) if self.spec.dynamic else (self.splits[split].pixels, self.spec.levels)
         for start in range(0, len(pixels), BLOCK):
-            block = to_unit(pixels[start : start + BLOCK], self.spec.levels)
-            if self.spec.dynamic:
-                block = bits_of_block(keys.stream(self.seed, keys.DataStream[split.upper()]), start, block)
-            yield block
+            yield to_unit(pixels[start : start + BLOCK], levels)
+
+    def _drawn(self, split: str) -> np.ndarray:
+        """The bits of a split, drawn once."""
+        if split not in self._bits:
+            pixels, key = self.splits[split].pixels, keys.stream(self.seed, keys.DataStream[split.upper()])
+            self._bits[split] = draw_bits(key, pixels, self.spec.levels)
+        return self._bits[split]
 
     @property
     def factor_names(self) -> tuple[str, ...]:
