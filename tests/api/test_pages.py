@@ -6,8 +6,9 @@ from support import tiny
 
 from vae_jax.api import pages
 from vae_jax.core import errors
-from vae_jax.figures.report import explorer
+from vae_jax.figures.report import content, explorer
 from vae_jax.study import study
+from vae_jax.study.config import FIELDS
 
 
 @pytest.fixture(scope="module")
@@ -22,6 +23,16 @@ def test_the_models_of_the_first_seed_are_described_with_the_test_images(workdir
     assert [model["run"] for model in described["models"]] == explorer.chosen(workdir) == [0, 2, 4]
     assert described["images"].shape == (359, 8, 8, 1) and len(described["labels"]) == 359
     assert described["fields"]["objective.beta"]["default"] == 1.0
+
+
+def test_every_column_of_the_table_is_explained(workdir):
+    shown = content.study(workdir, pages.describe(workdir))["columns"]
+    helps = {column["key"]: column["help"] for column in shown}
+    assert helps["elbo"].endswith("Higher is better.") and "(nats" in helps["rate"]
+    assert helps["train_elbo"] == f"Training split. {helps['elbo']}"
+    assert helps["elbo_se"] == "Standard error over draws of elbo."
+    assert helps["objective.beta"] == FIELDS["objective.beta"].doc
+    assert [key for key, text in helps.items() if not text] == []
 
 
 def test_without_data_the_images_that_evaluation_kept_are_shown(workdir, monkeypatch):

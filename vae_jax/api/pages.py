@@ -11,7 +11,7 @@ from typing import Any
 from vae_jax.api import trained
 from vae_jax.core import errors
 from vae_jax.data import dataset
-from vae_jax.evaluation import portable
+from vae_jax.evaluation import metrics, portable
 from vae_jax.figures.report import explorer, page
 from vae_jax.storage import npz_headers, run_directory, trained_models
 from vae_jax.study.config import FIELDS
@@ -33,7 +33,9 @@ def describe(workdir: pathlib.Path) -> dict[str, Any]:
     """
     found: dict[str, Any] = {
         "models": [],
-        "fields": {key: {"doc": f.doc, "default": f.default} for key, f in FIELDS.items()},
+        "fields": {key: {"doc": field.doc, "default": field.default} for key, field in FIELDS.items()},
+        "columns": {name: _told(column) for name, column in metrics.columns().items()},
+        "main": list(metrics.decimals()),
     }
     source: Mapping | None = None
     for run in explorer.chosen(workdir):
@@ -50,6 +52,13 @@ def describe(workdir: pathlib.Path) -> dict[str, Any]:
     if source is None:
         return found
     return found | _images(workdir, source, found["models"])
+
+
+def _told(column: metrics.Column) -> str:
+    """What a column is, in which unit, and which way is better."""
+    doc = column.doc[:1].upper() + column.doc[1:].rstrip(".")
+    unit = f" ({column.unit})" if column.unit else ""
+    return f"{doc}{unit}." + (f" {column.better.capitalize()} is better." if column.better else "")
 
 
 def _images(workdir: pathlib.Path, source: Mapping[str, Any], models: list[dict]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import math
 import pathlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -31,25 +32,23 @@ def study(workdir: pathlib.Path, described: Mapping[str, Any]) -> dict[str, Any]
 
     Args:
       workdir: of an evaluated study.
-      described: what `page.write` takes; of it `columns` and `fields`, the documentation of both, by name.
+      described: what `page.write` takes; of it `columns`, `main` and `fields`.
 
     Raises:
       UserError: no readable `results.csv`, or a damaged file.
     """
     directory = Directory(workdir)
     rows = tables.read_csv(workdir / "results.csv")
+    documentation = {key: about["doc"] for key, about in described.get("fields", {}).items()} | described.get("columns", {})
     number_of = {row["run"]: at for at, setting in enumerate(directory.settings) for row in setting.rows}
     columns = list(dict.fromkeys(key for row in rows for key in row))
     varying = [key for key in tables.grid_keys(rows) if len({row.get(key) for row in rows if "seed" in row}) > 1]
-    main = [key for key in tables.SUMMARY if key in columns and key not in ("train_elbo",)]
+    main = [*described.get("main", tables.SUMMARY), *varying]
     return {
         "title": workdir.resolve().name,
         "header": header(directory, rows),
         "config": config(directory, described.get("fields", {})),
-        "columns": [
-            {"key": key, "help": column_help(key, described.get("columns", {})), "main": key in main or key in varying}
-            for key in columns
-        ],
+        "columns": [{"key": key, "help": column_help(key, documentation), "main": key in main} for key in columns],
         "settings": [
             {"label": each.label, "role": each.role.name.lower(), "color": color}
             for each, color in zip(directory.settings, colors(directory), strict=True)
@@ -122,19 +121,25 @@ def _flat(node: Mapping, prefix: str = "") -> dict[str, Any]:
     return found
 
 
+ERRORS = {"_image_se": "Standard error over images of", "_se": "Standard error over draws of"}
+SPLITS = {"train_": "Training split.", "valid_": "Validation split."}
+COLUMNS = {"run": "Number of the run in the study.", "name": "Name of the run.", "seed": "Of every random number."}
+
+
 def column_help(key: str, documentation: Mapping[str, str]) -> str:
     """What a column means; those of a split and of an error are said by the column that they belong to."""
-    if key in documentation:
-        return documentation[key]
-    for ending, text in (("_se", "Monte Carlo standard error of "), ("_error", "standard error of ")):
+    if key in documentation or key in COLUMNS:
+        return documentation.get(key) or COLUMNS[key]
+    for ending, text in ERRORS.items():
         if key.endswith(ending):
-            return f"{text}{key.removesuffix(ending)}"
-    for split in ("train_", "valid_"):
+            return f"{text} {key.removesuffix(ending)}."
+    for split, text in SPLITS.items():
         if key.startswith(split) and (found := column_help(key.removeprefix(split), documentation)):
-            return f"{'Training' if split == 'train_' else 'Validation'} split: {found}"
-    return {"run": "Number of the run in the study.", "name": "Name of the run.", "seed": "Of every random number."}.get(
-        key, ""
-    )
+            return f"{text} {found}"
+    for pattern, text in documentation.items():  # of each factor or level
+        if "<" in pattern and re.fullmatch(re.sub(r"<\w+>", ".+", pattern), key):
+            return text
+    return ""
 
 
 def colors(directory: Directory) -> list[str]:

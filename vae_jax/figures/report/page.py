@@ -34,7 +34,8 @@ def write(workdirs: Sequence[str | os.PathLike], described: Sequence[Mapping[str
       described: for each study a dict, every entry of which may be missing:
         `models`: dicts with `run` and what `evaluation.portable.describe` gives, plain NumPy;
         `images` [n, *shape] float32 in units of 1, `labels` [n], `factors` [n, factors], `factor_names`: the test split;
-        `columns`: {column: what it means}; `fields`: {config name: {"doc", "default"}}.
+        `columns`: {column: what it means}; `main`: the columns that are shown at first;
+        `fields`: {config name: {"doc", "default"}}.
 
     Raises:
       UserError: a directory without readable results.
