@@ -25,7 +25,9 @@ const Plane = (() => {
     const x = (z) => (z - box.center[0] + box.half) * scale, y = (z) => (box.center[1] + box.half - z) * scale;
     if (tiles) {
       context.imageSmoothingEnabled = false;
-      context.globalAlpha = 0.55;
+      context.fillStyle = "#000"; // as dark as the pictures are, so that codes stand out on either theme
+      context.fillRect(0, 0, size, size);
+      context.globalAlpha = 0.7;
       context.drawImage(tiles, 0, 0, size, size);
       context.globalAlpha = 1;
     }
