@@ -14,7 +14,7 @@ import math
 import os
 import pathlib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import IO, Any
 
 import numpy as np
@@ -26,7 +26,8 @@ from vae_jax.storage import npz_headers
 Row = dict[str, Any]
 
 # Of a run directory: goes up when an older version could not read what is written.
-FORMAT = 1
+FORMAT = 2
+READ_FORMATS = (1, 2)
 
 RECORD = ".written"  # the names of what the study wrote, one a line
 LOCK = ".lock"
@@ -105,10 +106,10 @@ def read_config(workdir: pathlib.Path) -> dict:
     parts = (described.get("config"), described.get("versions", {})) if isinstance(described, dict) else (None,)
     if not all(isinstance(part, dict) for part in parts):
         raise errors.UserError(f"{path}: not the description of a study")
-    if (theirs := described.get("format", FORMAT)) != FORMAT:
+    if (theirs := described.get("format", FORMAT)) not in READ_FORMATS:
         writer = described.get("versions", {}).get("vae_jax", "?")
         raise errors.UserError(
-            f"{path}: written by vae_jax {writer} in format {theirs}; this is vae_jax {__version__}, which reads {FORMAT}"
+            f"{path}: written by vae_jax {writer} in format {theirs}; this is vae_jax {__version__}, which reads {' and '.join(map(str, READ_FORMATS))}"
         )
     return described
 
@@ -155,6 +156,27 @@ def read_metrics(workdir: pathlib.Path) -> list[Row]:
     return rows
 
 
+def forget(path: pathlib.Path, runs: Collection[int], epoch: int) -> int:
+    """Remove the lines of `metrics.jsonl` that these runs wrote after `epoch`, and a last line that was cut short.
+
+    Returns:
+      How long the file is then, in bytes; 0 where there is none.
+
+    Raises:
+      UserError: a line that is no JSON object.
+    """
+    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    whole = lines if not lines or lines[-1].endswith(b"\n") else lines[:-1]
+    try:
+        kept = [line for line in whole if not ((row := json.loads(line))["run"] in runs and row["epoch"] > epoch)]
+    except (ValueError, RecursionError, KeyError, TypeError) as error:
+        raise errors.UserError(f"{path}: not valid JSON lines ({error})") from error
+    if len(kept) < len(lines):
+        with atomic_write(path, "wb") as file:
+            file.writelines(kept)
+    return sum(map(len, kept))
+
+
 def truncate(path: pathlib.Path, size: int) -> None:
     """Remove what was appended after the first `size` bytes.
 
@@ -163,9 +185,14 @@ def truncate(path: pathlib.Path, size: int) -> None:
     """
     length = path.stat().st_size if path.exists() else 0
     if length < size:
-        raise errors.UserError(f"{path}: has {length} bytes where the checkpoint saw {size}; start over by --restart")
+        raise shortened(path, length, size)
     if length:
         os.truncate(path, size)
+
+
+def shortened(path: pathlib.Path, length: int, size: int) -> errors.UserError:
+    """The error of a file of `length` bytes that had `size` of them when a checkpoint was saved."""
+    return errors.UserError(f"{path}: has {length} bytes where the checkpoint saw {size}; start over by --restart")
 
 
 def arrays_path(workdir: pathlib.Path, run: int) -> pathlib.Path:

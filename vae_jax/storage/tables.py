@@ -43,6 +43,11 @@ def read_csv(path: pathlib.Path) -> list[Row]:
     Raises:
       UserError: no such file, or not such a table.
     """
+    return [{key: _parsed(path, key, cell) for key, cell in row.items()} for row in read_cells(path)]
+
+
+def read_cells(path: pathlib.Path) -> list[dict[str, str]]:
+    """Rows as the texts that are written, without the cells that do not apply; see `read_csv`."""
     try:
         with path.open(newline="") as file:
             reader = csv.DictReader(file, strict=True)
@@ -57,7 +62,7 @@ def read_csv(path: pathlib.Path) -> list[Row]:
         raise errors.UserError(f"{path}: a line has more or fewer cells than the header")
     if not all(row["run"] and row["name"] for row in rows):
         raise errors.UserError(f"{path}: a line has no run or no name")
-    return [{key: _parsed(path, key, cell) for key, cell in row.items() if cell} for row in rows]
+    return [{key: cell for key, cell in row.items() if cell} for row in rows]
 
 
 def _parsed(path: pathlib.Path, column: str, cell: str):

@@ -16,6 +16,19 @@ Sweeps = Sequence[tuple[str, Sequence]]  # (dotted name, values) pairs that mult
 
 
 @dataclasses.dataclass(frozen=True)
+class Grid:
+    """What one command sweeps: the rows of the config's own sweep, and the values of each `--sweep`, as their types."""
+
+    rows: list[Flat]
+    sweeps: list[tuple[str, list[Value]]]
+
+    @property
+    def keys(self) -> list[str]:
+        """Every field that it sets, in order."""
+        return list(dict.fromkeys(key for row in (*self.rows, dict(self.sweeps)) for key in row))
+
+
+@dataclasses.dataclass(frozen=True)
 class Run:
     """One row of the grid: the whole config by dotted names, and the part of it that the grid set."""
 
@@ -60,46 +73,64 @@ def expand(config: Mapping, sweep: Sweep | None = None, sweeps: Sweeps = ()) -> 
     Raises:
       UserError: an unknown name, a value of the wrong type or range, a name given twice, two equal runs.
     """
-    flat, rows, sweeps = resolve(config, sweep, sweeps)
-    keys = list(dict.fromkeys(key for row in (*rows, dict(sweeps)) for key in row))
-    runs, product = [], _product(rows, sweeps)
-    for row in product:
-        run = Run(flat | row, {key: (flat | row)[key] for key in keys if key not in ("name", "seed")})
-        rules.check(run.config)
-        runs.append(run)
-    configs = [run.config for run in runs]
-    rules.check_sources(configs, keys)
-    rules.check_names(configs)
-    _check_distinct(runs, product)
+    (runs,) = expand_grids(*resolve(config, sweep, sweeps))
     return runs
 
 
-def _product(rows: list[Flat], sweeps: list[tuple[str, list[Value]]]) -> list[Flat]:
+def expand_grids(config: Flat, *grids: Grid) -> list[list[Run]]:
+    """The runs that each grid adds to those of the grids before it; a run is known by its settings, not by its place.
+
+    Args:
+      config: every field by dotted name, as the type of the field.
+      grids: of one study, in the order in which it was given them.
+
+    Raises:
+      UserError: a value out of range, two runs that are equal, or that differ only in what they do not use.
+    """
+    keys = list(dict.fromkeys(key for grid in grids for key in grid.keys if key not in ("name", "seed")))
+    known: dict[tuple, Flat] = {}  # what the grid sets for it, by the whole config
+    added: list[list[Run]] = []
+    for grid in grids:
+        product = _product(grid)
+        configs = [config | row for row in product]
+        for one in configs:
+            rules.check(one)
+        rules.check_sources(configs, grid.keys)
+        _check_distinct(configs, product)
+        new = [(one, row) for one, row in zip(configs, product, strict=True) if tuple(one.items()) not in known]
+        known |= {tuple(one.items()): row for one, row in new}
+        added.append([Run(one, {key: one[key] for key in keys}) for one, _ in new])
+    every = [run.config for runs in added for run in runs]
+    rules.check_names(every)
+    if len(grids) > 1:
+        _check_distinct(every, list(known.values()))
+    return added
+
+
+def _product(grid: Grid) -> list[Flat]:
     """What each run sets: every row of the config's sweep with every combination of the values; the last turns fastest."""
-    axes = [[{key: value} for value in values] for key, values in sweeps]
-    if (count := math.prod(map(len, (rows or [{}], *axes)))) > MOST:
+    rows, axes = grid.rows or [{}], [[{key: value} for value in values] for key, values in grid.sweeps]
+    if (count := math.prod(map(len, (rows, *axes)))) > MOST:
         raise errors.UserError(f"the sweeps make {count:,} runs; should be at most {MOST:,}")
-    return [dict(itertools.chain(*map(dict.items, parts))) for parts in itertools.product(rows or [{}], *axes)]
+    return [dict(itertools.chain(*map(dict.items, parts))) for parts in itertools.product(rows, *axes)]
 
 
-def _check_distinct(runs: Sequence[Run], product: Sequence[Flat]) -> None:
+def _check_distinct(configs: Sequence[Flat], product: Sequence[Flat]) -> None:
     """No two runs with the same settings, or that differ only in what they do not use: they would have the same results."""
     seen: dict[tuple, int] = {}
-    for number, run in enumerate(runs):
-        first = seen.setdefault(tuple(rules.effective(run.config).items()), number)
+    for number, config in enumerate(configs):
+        first = seen.setdefault(tuple(rules.effective(config).items()), number)
         if first == number:
             continue
         settings = ", ".join(f"{key}={value}" for key, value in product[first].items()) or "the config alone"
-        if run.config == runs[first].config:
+        if config == configs[first]:
             raise errors.UserError(f"two runs are equal: {settings}; give each value once")
-        why = rules.without_effect(runs[first].config, run.config)
+        why = rules.without_effect(configs[first], config)
         raise errors.UserError(f"two runs are equal ({settings}): {why}; should have one value")
 
 
-def resolve(
-    config: Mapping, sweep: Sweep | None = None, sweeps: Sweeps = ()
-) -> tuple[Flat, list[Flat], list[tuple[str, list[Value]]]]:
-    """What `expand` takes, with every value as the type of its field: the config, the rows of `sweep`, and `sweeps`."""
+def resolve(config: Mapping, sweep: Sweep | None = None, sweeps: Sweeps = ()) -> tuple[Flat, Grid]:
+    """What `expand` takes, with every value as the type of its field: the config by dotted names, and the grid."""
     flat = flatten(config)
     _check_names(flat)
     flat = {key: typed(key, value) for key, value in flat.items()}
@@ -112,7 +143,7 @@ def resolve(
             raise errors.UserError(f"--sweep={key}: no values; should be {key}=V1,V2,...")
         keys.add(key)
     typed_rows = [{key: typed(key, value) for key, value in row.items()} for row in rows]
-    return flat, typed_rows, [(key, [typed(key, value) for value in values]) for key, values in sweeps]
+    return flat, Grid(typed_rows, [(key, [typed(key, value) for value in values]) for key, values in sweeps])
 
 
 def _rows(sweep: Sweep | None) -> list[Mapping]:

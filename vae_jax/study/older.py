@@ -1,4 +1,4 @@
-"""Reads what older versions wrote in `config.json`: fields that exist no more, in terms of those that replaced them."""
+"""Reads what versions of format 1 wrote in `config.json`: fields that exist no more, in terms of those that replaced them."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -17,10 +17,7 @@ def translated(
 
     Where an older field cannot be translated by itself, the sweeps are multiplied out into rows, in the order of the runs.
     """
-    is_older, config, rows = YOUNGER not in config, ABSENT | {COOLING: 0.0} | dict(config), list(rows)
-    if not is_older:
-        del config[COOLING]
-        return config, rows, list(sweeps)
+    config, rows = ABSENT | {DRAWS: 1, COOLING: 0.0} | dict(config), list(rows)
     swept = {key for row in (*rows, dict(sweeps)) for key in row}
     if swept & {DRAWS, COOLING} or (config[COOLING] and "train.epochs" in swept):
         axes = [[{key: value} for value in values] for key, values in sweeps]

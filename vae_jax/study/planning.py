@@ -13,7 +13,8 @@ from vae_jax.data.dataset import Dataset
 from vae_jax.evaluation.config import EvalConfig
 from vae_jax.models.vae import ModelSpec
 from vae_jax.study import grid, rules
-from vae_jax.study.grid import Run
+from vae_jax.study.config import Flat
+from vae_jax.study.grid import Grid, Run
 from vae_jax.system import runs
 from vae_jax.system.progress import say
 from vae_jax.training import optimizers
@@ -37,13 +38,30 @@ class Group:
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """A checked grid: its runs in order, and the groups they are trained in."""
+    """The checked runs of all commands that were given to one directory, and the groups they are trained in.
 
-    config: dict
-    rows: list[dict]
-    sweeps: list[tuple[str, list]]
+    Attributes:
+      config: every field by dotted name; what the commands share.
+      grids: what each command swept, in order; one where the study has not grown.
+      runs: those of the first grid, then those that each later one added: a run keeps its number.
+      groups: in the same order; runs that a later grid added are in groups of their own.
+      load: data settings, as `source_of` gives them, to the data set; each is loaded once.
+    """
+
+    config: Flat
+    grids: list[Grid]
     runs: list[Run]
     groups: list[Group]
+    load: Callable[[tuple], Dataset]
+
+    def sources(self) -> dict[tuple, Dataset]:
+        """The data sets of the runs by their settings."""
+        return {source: self.load(source) for source in dict.fromkeys(map(source_of, self.runs))}
+
+
+def loader() -> Callable[[tuple], Dataset]:
+    """Loads the data of `source_of` settings, each once."""
+    return functools.cache(lambda source: dataset.load(**dict(source)))
 
 
 def plan(config: Config, sweep: grid.Sweep | None = None, sweeps: grid.Sweeps = ()) -> Study:
@@ -58,15 +76,23 @@ def plan(config: Config, sweep: grid.Sweep | None = None, sweeps: grid.Sweeps = 
       UserError: with one line that names the value and what would be right.
     """
     config = config.to_dict() if isinstance(config, ml_collections.ConfigDict) else dict(config)
-    _, rows, typed = grid.resolve(config, sweep, sweeps)
-    planned = grid.expand(config, grid.adding(rows), typed)
-    loaded = functools.cache(lambda source: dataset.load(**dict(source)))
-    groups = [
-        Group(loaded(source), spec, eval_spec, [number for number, _ in members], runs.stack([h for _, h in members]))
-        for (source, spec, eval_spec), members in group(planned, loaded).items()
-    ]
-    _tell_whole_batches(planned, loaded)
-    return Study(config, rows, typed, planned, groups)
+    flat, asked = grid.resolve(config, sweep, sweeps)
+    study = plan_grids(flat, [asked], loader())
+    _tell_whole_batches(study.runs, study.load)
+    return study
+
+
+def plan_grids(config: Flat, grids: list[Grid], load: Callable[[tuple], Dataset]) -> Study:
+    """The study that these grids make of `config` one after another; see `Study` for the arguments."""
+    planned: list[Run] = []
+    groups: list[Group] = []
+    for added in grid.expand_grids(config, *grids):
+        for (source, spec, eval_spec), members in group(added, load).items():
+            numbers = [len(planned) + place for place, _ in members]
+            hyperparams = runs.stack([each for _, each in members])
+            groups.append(Group(load(source), spec, eval_spec, numbers, hyperparams))
+        planned += added
+    return Study(config, grids, planned, groups, load)
 
 
 def _tell_whole_batches(planned: Sequence[Run], loaded: Callable[..., Dataset]) -> None:

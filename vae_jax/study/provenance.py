@@ -1,14 +1,18 @@
-"""On what a study was run: versions, device, commit."""
+"""On what a study was run: versions, device, commit, data."""
 
 import functools
 import importlib.metadata
 import pathlib
 import platform
 import subprocess
+from collections.abc import Mapping
 
 import jax
 
 import vae_jax
+from vae_jax.core import errors, schema
+from vae_jax.data.dataset import Dataset
+from vae_jax.study.config import ABSENT
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scikit-learn")
 
@@ -37,3 +41,38 @@ def described() -> dict:
     """What `config.json` says about it."""
     known = commit()
     return versions_and_device() | ({"commit": known} if known else {})
+
+
+def data(sources: Mapping[tuple, Dataset]) -> list[dict]:
+    """What `config.json` says of data sets: settings, digest, and what was found where they were looked for."""
+    return [
+        {"settings": dict(source), "digest": dataset.digest, "source": dataset.source} for source, dataset in sources.items()
+    ]
+
+
+def check_data(sources: Mapping[tuple, Dataset], recorded: object, where: str) -> None:
+    """Refuse data that are not those that a study began with.
+
+    Args:
+      sources: data sets by their settings, as `planning.source_of` gives them.
+      recorded: what `data` gave then; nothing where a version wrote none.
+      where: heads the line, such as the directory of the study.
+
+    Raises:
+      UserError: other pixels, labels, factors or splits under the same settings.
+    """
+    absent = schema.group(ABSENT, "data")
+    entries = [each for each in recorded if isinstance(each, Mapping)] if isinstance(recorded, list) else []
+    for source, dataset in sources.items():
+        for entry in entries:
+            settings = entry.get("settings")
+            if not isinstance(settings, Mapping) or absent | dict(settings) != dict(source):
+                continue
+            if (before := entry.get("digest")) != dataset.digest:
+                settings = ", ".join(
+                    f"data.{key}={value}" for key, value in source if key in ("name", "path", "dir") and value
+                )
+                raise errors.UserError(
+                    f"{where}: the data of {settings} are not those that the study began with (digest {str(before)[:12]} "
+                    f"there and {dataset.digest[:12]} here); choose another directory, or start over by --restart"
+                )

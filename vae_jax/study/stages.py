@@ -6,10 +6,11 @@ import platform
 import shlex
 import sys
 import time
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
-from vae_jax.core import errors
+from vae_jax.core import errors, schema
 from vae_jax.evaluation import evaluate
 from vae_jax.storage import run_directory, tables, trained_models
 from vae_jax.storage.run_directory import Row
@@ -21,20 +22,31 @@ from vae_jax.training import loop, schedules
 from vae_jax.training.state import TrainState
 
 
-def train(study: Study, workdir: pathlib.Path) -> list[TrainState]:
-    """Train every group to its last epoch, or go on with it; returns the final states.
+def train(study: Study, workdir: pathlib.Path, known: Collection[int] = ()) -> list[TrainState | None]:
+    """Train every group to its last epoch, or go on with it.
+
+    Args:
+      study: what to train.
+      workdir: its directory.
+      known: runs whose row of results is there; a group of which all are is not looked at.
+
+    Returns:
+      The final states of the groups, None of those that were not looked at.
 
     Raises:
       Stopped: SIGTERM or Ctrl-C; what was reached is saved.
     """
-    states, size = [], 0
+    states: list[TrainState | None] = []
     for index, group in enumerate(study.groups):
+        if set(group.numbers) <= set(known):
+            states.append(None)
+            continue
         labels = [label(study, number) for number in group.numbers]
+        directory = checkpoint_directory(workdir, index)
         start = time.time()
-        directory, metrics = checkpoint_directory(workdir, index), workdir / "metrics.jsonl"
-        job = loop.Job(group.spec, group.hyperparams, group.dataset, labels, directory, metrics, size)
+        job = loop.Job(group.spec, group.hyperparams, group.dataset, labels, directory, workdir / "metrics.jsonl")
         with signals.held() as stop:
-            state, size = loop.fit(job, stop)
+            state = loop.fit(job, stop)
         states.append(state)
         log(workdir, {"event": "trained", "group": index, "runs": len(labels), "seconds": time.time() - start})
     return states
@@ -54,14 +66,27 @@ def saved_state(group: Group, directory: pathlib.Path, workdir: pathlib.Path) ->
     return saved.state
 
 
-def measure(study: Study, states: list[TrainState], workdir: pathlib.Path) -> list[Row]:
-    """Evaluate the runs; write `results.csv`, its rows in the order of the grid and baselines after them, and `arrays/`."""
+def measure(
+    study: Study, states: Sequence[TrainState | None], workdir: pathlib.Path, known: Mapping[int, Row] | None = None
+) -> list[Row]:
+    """Evaluate the runs; write `results.csv`, its rows in the order of the runs and baselines after them, and `arrays/`.
+
+    Args:
+      study: whose runs they are.
+      states: the final states of the groups; None where all rows of the group are known.
+      workdir: the directory of the study.
+      known: rows that are there already, by run: their cells stay as they are.
+    """
     start = time.time()
-    progress = Progress("evaluation", len(study.runs), "runs")
-    rows: dict[int, Row] = {}
+    rows: dict[int, Row] = {number: _again(study, number, row) for number, row in (known or {}).items()}
+    new = len(study.runs) - len(rows)
+    progress = Progress("evaluation", new, "runs")
     for group, state in zip(study.groups, states, strict=True):
-        evaluated = zip(group.numbers, state.diverged_at, _evaluated(group, state, progress), strict=True)
-        for place, (number, step, (metrics, arrays)) in enumerate(evaluated):
+        if state is None:
+            continue
+        places = [place for place, number in enumerate(group.numbers) if number not in rows]
+        for place, (metrics, arrays) in zip(places, _evaluated(group, state, places, progress), strict=True):
+            number, step = group.numbers[place], state.diverged_at[place]
             # A diverged run stands where its state was finite last.
             stopped = {"diverged": None if step < 0 else int(step)}
             rows[number] = label(study, number) | study.runs[number].settings | stopped | metrics
@@ -75,9 +100,17 @@ def measure(study: Study, states: list[TrainState], workdir: pathlib.Path) -> li
     table += baselines.rows(study, len(table))
     if multihost.writes():
         tables.write_csv(workdir / "results.csv", table)
+        described = run_directory.read_json(workdir / "config.json")
+        run_directory.write_json(workdir / "config.json", described | {"evaluated": schema.group(study.config, "eval")})
     multihost.wait("written")
-    log(workdir, {"event": "evaluated", "runs": len(rows), "seconds": time.time() - start})
+    log(workdir, {"event": "evaluated", "runs": new, "seconds": time.time() - start})
     return tables.read_csv(workdir / "results.csv")
+
+
+def _again(study: Study, number: int, row: Mapping[str, str]) -> Row:
+    """A known row under the columns that the grid has now."""
+    metrics = {column: cell for column, cell in row.items() if "." not in column and column not in (*LABELS, "diverged")}
+    return label(study, number) | study.runs[number].settings | {"diverged": row.get("diverged")} | metrics
 
 
 def _card(run: grid.Run, group: Group, sigma: float | None) -> dict:
@@ -94,21 +127,26 @@ def _card(run: grid.Run, group: Group, sigma: float | None) -> dict:
     }
 
 
-def _evaluated(group: Group, state: TrainState, progress: Progress):
-    """Metrics and arrays of each run of a group, one after another."""
-    spec, hyperparams = group.spec, group.hyperparams
+def _evaluated(group: Group, state: TrainState, places: list[int], progress: Progress):
+    """Metrics and arrays of the runs at these places of a group, one after another."""
+    spec, variables, hyperparams, diverged_at = group.spec, state.variables, group.hyperparams, state.diverged_at
+    if len(places) < len(group.numbers):
+        variables, hyperparams, diverged_at = runs.take((variables, hyperparams, diverged_at), np.array(places))
     # A diverged run stands where its state was finite last, also on its schedules.
-    steps = np.where(state.diverged_at < 0, spec.train.epochs * spec.steps_per_epoch, state.diverged_at)
+    steps = np.where(diverged_at < 0, spec.train.epochs * spec.steps_per_epoch, diverged_at)
     epochs = steps / spec.steps_per_epoch
     trained = evaluate.TrainedRuns(
         group.spec.model,
-        state.variables,
-        group.hyperparams.sigma,
+        variables,
+        hyperparams.sigma,
         schedules.ended(hyperparams.objective, dict(spec.schedules), hyperparams.schedule_epochs, epochs),
-        group.hyperparams.seed,
+        hyperparams.seed,
         group.spec.objective.kind,
     )
     return evaluate.evaluate(trained, group.eval, group.dataset, progress)
+
+
+LABELS = ("run", "name", "seed")
 
 
 def label(study: Study, number: int) -> Row:

@@ -6,12 +6,13 @@ rows = study.run(config, "runs/vae")
 import contextlib
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 
 from vae_jax.core import errors
+from vae_jax.core.schema import Value
 from vae_jax.storage import checkpoints, run_directory, tables
-from vae_jax.study import grid, identity, stages
-from vae_jax.study.identity import read
+from vae_jax.study import config, grid, growth, identity, planning, provenance, stages
+from vae_jax.study.identity import Saved, read
 from vae_jax.study.planning import Config, Group, Study, plan
 from vae_jax.system import multihost
 from vae_jax.system.progress import say
@@ -31,8 +32,10 @@ def run(
 ) -> list[tables.Row]:
     """Plan, train and evaluate a study in `workdir`; returns the rows of `results.csv`. See `plan` for the arguments.
 
-    Called again with the same arguments it goes on where it stopped; a finished study is only read. With `restart` it
-    removes what a study left in `workdir`, and nothing else, and starts over.
+    Called again with the same arguments it goes on where it stopped; a finished study is only read. With new seeds or sweep
+    values the study grows by their runs; with other `eval` fields it is evaluated anew; with more epochs it goes on, where
+    the learning rate is constant. With `restart` it removes what a study left in `workdir`, and nothing else, and starts
+    over.
 
     Raises:
       UserError: a mistake in the config, or a directory that belongs to another one.
@@ -41,30 +44,41 @@ def run(
     return execute(plan(config, sweep, sweeps), pathlib.Path(workdir), restart)
 
 
-def execute(study: Study, workdir: pathlib.Path, restart: bool = False) -> list[tables.Row]:
+def execute(asked: Study, workdir: pathlib.Path, restart: bool = False) -> list[tables.Row]:
     """Train and evaluate what `workdir` does not hold yet."""
     if workdir.exists() and not workdir.is_dir():
         raise errors.UserError(f"--workdir={workdir}: is a file; should be a directory, or a new name")
-    described = identity.describe(study)
-    multihost.agree(repr(described), "config, version or device")
-    if restart or not (workdir / "results.csv").exists():
-        for group in study.groups:
-            loop.check(group.spec, group.hyperparams, group.dataset)
+    multihost.agree(repr(identity.describe(asked)), "config, version or device")
+    goes_on = not restart and (workdir / "config.json").exists()
+    if not goes_on:
+        _check_memory(asked, {})
     with _held(workdir):
+        there = identity.saved(workdir) if goes_on else None
+        study = growth.merged(asked, there, workdir) if there else asked
+        known = identity.known_rows(study, there, workdir) if there else {}
+        if there:
+            identity.tell_other_code(there, workdir)
+            identity.tell_other_evaluation(study, there, workdir)
+            _check_memory(study, known)
+        multihost.wait("read")
         if multihost.writes():
-            _prepare(study, described, workdir, restart)
+            _prepare(study, there, known, workdir, restart)
         multihost.wait("prepared")
-        if (workdir / "results.csv").exists():
+        if len(known) == len(study.runs):
             say(f"{workdir}: all {len(study.runs)} runs are done")
             return tables.read_csv(workdir / "results.csv")
-        return stages.measure(study, stages.train(study, workdir), workdir)
+        return stages.measure(study, stages.train(study, workdir, known), workdir, known)
 
 
-def _prepare(study: Study, described: dict, workdir: pathlib.Path, restart: bool) -> None:
+def _check_memory(study: Study, known: Collection[int]) -> None:
+    """Refuse what could not be trained here, where it has to be."""
+    for group in study.groups:
+        if not set(group.numbers) <= set(known):
+            loop.check(group.spec, group.hyperparams, group.dataset)
+
+
+def _prepare(study: Study, there: Saved | None, known: Collection[int], workdir: pathlib.Path, restart: bool) -> None:
     """Make `workdir` the directory of this study, or refuse it."""
-    theirs = None
-    if (workdir / "config.json").exists() and not restart:
-        theirs = run_directory.read_config(workdir)
     names, own = stages.files(study), run_directory.recorded(workdir)
     run_directory.refuse_links(workdir, [*names, "figures"])
     present = [name for name in dict.fromkeys([*names, *own]) if _exists(workdir, name)]
@@ -72,18 +86,20 @@ def _prepare(study: Study, described: dict, workdir: pathlib.Path, restart: bool
         raise errors.UserError(
             f"--workdir={workdir}: has {foreign[0]}, which no study recorded writing; move it, or choose another directory"
         )
+    if there:
+        provenance.check_data(study.sources(), there.raw.get("data"), f"--workdir={workdir}")
     if restart:
         for name in own:
             if name.endswith("/"):
                 checkpoints.clear(workdir / name)
         run_directory.clear(workdir)
-    elif theirs is not None:
-        identity.check_same(study, described, theirs, workdir)
-    elif present:
+    elif present and there is None:
         raise errors.UserError(f"--workdir={workdir}: has {present[0]} but no config.json; start over by --restart")
     run_directory.record(workdir, names)
-    if not (workdir / "config.json").exists():
-        run_directory.write_json(workdir / "config.json", described)
+    is_finished = there is not None and len(known) == len(study.runs)
+    if there is None or not is_finished or (there.config, there.grids) != (study.config, study.grids):
+        evaluated = there.evaluated if there and known else None
+        run_directory.write_json(workdir / "config.json", identity.describe(study, evaluated, there))
 
 
 def _exists(workdir: pathlib.Path, name: str) -> bool:
@@ -103,18 +119,33 @@ def _held(workdir: pathlib.Path) -> Iterator[None]:
         multihost.wait("done")
 
 
-def evaluate(workdir: str | os.PathLike) -> list[tables.Row]:
+def evaluate(workdir: str | os.PathLike, changes: Mapping[str, Value] | None = None) -> list[tables.Row]:
     """Evaluate the trained runs of `workdir` anew, from its checkpoints, and write `results.csv` and `arrays/`.
 
+    Args:
+      workdir: the directory of a trained study.
+      changes: `eval` fields by dotted name that become other than they were.
+
     Raises:
-      UserError: no run directory, or one whose training has not finished.
+      UserError: no run directory, one whose training has not finished, or a field that cannot be changed here.
     """
     workdir = pathlib.Path(workdir)
-    study = read(workdir)
+    there = identity.saved(workdir)
+    for key in changes or {}:
+        if not config.find(key).key.startswith("eval."):
+            raise errors.UserError(f"--config.{key}: is of the training; only eval fields can be changed here")
+        if any(key in each.keys for each in there.grids):
+            raise errors.UserError(f"--config.{key} has no effect: the sweep of {workdir} sets it")
+    now = there.config | {key: config.typed(key, value) for key, value in (changes or {}).items()}
+    study = planning.plan_grids(now, there.grids, planning.loader())
+    provenance.check_data(study.sources(), there.raw.get("data"), f"--workdir={workdir}")
+    identity.tell_other_evaluation(study, there, workdir)
     with _held(workdir):
+        states = [
+            stages.saved_state(group, stages.checkpoint_directory(workdir, index), workdir)
+            for index, group in enumerate(study.groups)
+        ]
         if multihost.writes():
             run_directory.record(workdir, stages.files(study))
-        directories = [stages.checkpoint_directory(workdir, index) for index in range(len(study.groups))]
-        pairs = zip(study.groups, directories, strict=True)
-        states = [stages.saved_state(group, directory, workdir) for group, directory in pairs]
+            run_directory.write_json(workdir / "config.json", identity.describe(study, None, there))
         return stages.measure(study, states, workdir)

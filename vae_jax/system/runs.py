@@ -131,6 +131,6 @@ def pad(tree: Tree, multiple: int) -> Tree:
     return jax.tree.map(padded, tree)
 
 
-def take(tree: Tree, index: int | slice) -> Tree:
-    """Run number `index` of `tree` (without its runs axis), or a slice of runs."""
+def take(tree: Tree, index: int | slice | np.ndarray) -> Tree:
+    """Run number `index` of `tree` (without its runs axis), or a slice of runs, or those at the places in an array."""
     return jax.tree.map(lambda leaf: leaf[index], tree)

@@ -33,7 +33,6 @@ class Job:
       labels: one row per run (run, name, seed) that heads each of its lines of metrics.
       checkpoints: their directory.
       metrics: the file to which one line per chunk and run is appended.
-      offset: how long that file was when this job began, in bytes.
     """
 
     spec: RunSpec
@@ -42,14 +41,13 @@ class Job:
     labels: list[run_directory.Row]
     checkpoints: pathlib.Path
     metrics: pathlib.Path
-    offset: int = 0
 
     def saved(self) -> checkpoints.Checkpoint | None:
         """The newest whole checkpoint, or None where none was saved."""
         return load(self.spec, self.hyperparams, self.dataset, self.checkpoints)
 
 
-def fit(job: Job, stop: Sequence[int] = (), on_chunk: OnChunk | None = None) -> tuple[TrainState, int]:
+def fit(job: Job, stop: Sequence[int] = (), on_chunk: OnChunk | None = None) -> TrainState:
     """Train every run to its last epoch, or go on from where a checkpoint says it was.
 
     Where the devices have no room for all runs they take turns, chunk by chunk: files and numbers are the same.
@@ -61,7 +59,7 @@ def fit(job: Job, stop: Sequence[int] = (), on_chunk: OnChunk | None = None) -> 
         those of the chunks since the last checkpoint.
 
     Returns:
-      The final state of every run (host), and how long the metrics file is, in bytes.
+      The final state of every run (host).
 
     Raises:
       UserError: not even one run for each device fits.
@@ -107,12 +105,14 @@ def _too_large(needed: int, shared: int, room: int) -> errors.UserError:
     )
 
 
-def _attempt(job: Job, stop: Sequence[int], on_chunk: OnChunk | None, most: int) -> tuple[TrainState, int]:
+def _attempt(job: Job, stop: Sequence[int], on_chunk: OnChunk | None, most: int) -> TrainState:
     """See `fit`; at most `most` runs are on the devices at a time."""
     saved = job.saved()
     if saved and saved.step == job.spec.train.epochs:
-        return saved.state, saved.metadata["metrics_bytes"]
+        return saved.state
     session = _Session(job, most, saved, on_chunk)
+    if saved:
+        say(f"{_title(job)}: goes on from epoch {saved.step} of {job.spec.train.epochs}")
     progress = Progress(_title(job), session.total, "steps")
     progress.begin(session.done)
     if session.epoch == 0:
@@ -128,7 +128,7 @@ def _attempt(job: Job, stop: Sequence[int], on_chunk: OnChunk | None, most: int)
             raise signals.Stopped(asked, f"saved after epoch {session.epoch} of {job.spec.train.epochs}")
     progress.finish()
     _say_missed(job, session.rows)
-    return session.host, session.size
+    return session.host
 
 
 def _title(job: Job) -> str:
@@ -178,10 +178,14 @@ class _Session:
     def __init__(self, job: Job, most: int, saved: checkpoints.Checkpoint | None, on_chunk: OnChunk | None):
         self.job, self.on_chunk = job, on_chunk
         self.epoch = saved.step if saved else 0
-        self.size: int = saved.metadata["metrics_bytes"] if saved else job.offset
+        self.size = 0
         self.saved_at = self.epoch
         if multihost.writes():
-            run_directory.truncate(job.metrics, self.size)
+            # Before the first checkpoint also the line before the first step.
+            last = saved.step if saved else -1
+            self.size = run_directory.forget(job.metrics, [row["run"] for row in job.labels], last)
+            if saved and self.size < saved.metadata["metrics_bytes"]:
+                raise run_directory.shortened(job.metrics, self.size, saved.metadata["metrics_bytes"])
         program = Program(job.spec)
         mesh = self.mesh = runs.mesh(most, job.spec.train.data_devices)
         statistics, self.splits = runs.put(_shared(job), mesh, shared=True)
