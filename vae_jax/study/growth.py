@@ -5,6 +5,7 @@ the first come first, then those that each later command added. A run is known b
 was trained together stays together, and new runs are trained in groups of their own.
 """
 
+import itertools
 import pathlib
 
 from vae_jax.storage import checkpoints
@@ -80,7 +81,7 @@ def _check_runs(config: Flat, there: Saved, workdir: pathlib.Path) -> None:
         values = ((key, old.config[key], new.config[key]) for key in config)
         return all(a == b or (a == there.config[key] and b == changed.get(key)) for key, a, b in values)
 
-    before, after = (sum(grid.expand_grids(flat, *there.grids), []) for flat in (there.config, config))
+    before, after = (list(itertools.chain(*grid.expand_grids(flat, *there.grids))) for flat in (there.config, config))
     if len(before) != len(after) or not all(map(is_the_same, before, after)):
         settings = ", ".join(f"{key}={value}" for key, value in changed.items())
         raise identity.belongs_to_another(there, workdir, f"with {settings} some of its runs would be others, or equal")
