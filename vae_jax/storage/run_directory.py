@@ -109,7 +109,8 @@ def read_config(workdir: pathlib.Path) -> dict:
     if (theirs := described.get("format", FORMAT)) not in READ_FORMATS:
         writer = described.get("versions", {}).get("vae_jax", "?")
         raise errors.UserError(
-            f"{path}: written by vae_jax {writer} in format {theirs}; this is vae_jax {__version__}, which reads {' and '.join(map(str, READ_FORMATS))}"
+            f"{path}: written by vae_jax {writer} in format {theirs}; this is vae_jax {__version__}, which reads "
+            f"{' and '.join(map(str, READ_FORMATS))}"
         )
     return described
 

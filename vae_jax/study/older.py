@@ -1,4 +1,4 @@
-"""Reads what versions of format 1 wrote in `config.json`: fields that exist no more, in terms of those that replaced them."""
+"""Reads `config.json` of format 1: fields that exist no more, in terms of those that replaced them."""
 
 import itertools
 from collections.abc import Mapping, Sequence

@@ -12,7 +12,7 @@ import jax
 import vae_jax
 from vae_jax.core import errors, schema
 from vae_jax.data.dataset import Dataset
-from vae_jax.study.config import ABSENT
+from vae_jax.study.config import ABSENT, FIELDS, Flat
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scikit-learn")
 
@@ -65,8 +65,7 @@ def check_data(sources: Mapping[tuple, Dataset], recorded: object, where: str) -
     entries = [each for each in recorded if isinstance(each, Mapping)] if isinstance(recorded, list) else []
     for source, dataset in sources.items():
         for entry in entries:
-            settings = entry.get("settings")
-            if not isinstance(settings, Mapping) or absent | dict(settings) != dict(source):
+            if absent | _typed(entry.get("settings")) != dict(source):
                 continue
             if (before := entry.get("digest")) != dataset.digest:
                 settings = ", ".join(
@@ -76,3 +75,9 @@ def check_data(sources: Mapping[tuple, Dataset], recorded: object, where: str) -
                     f"{where}: the data of {settings} are not those that the study began with (digest {str(before)[:12]} "
                     f"there and {dataset.digest[:12]} here); choose another directory, or start over by --restart"
                 )
+
+
+def _typed(settings: object) -> Flat:
+    """Recorded data settings as the types of their fields."""
+    known = settings if isinstance(settings, Mapping) else {}
+    return {key: FIELDS[f"data.{key}"].typed(value) for key, value in known.items() if f"data.{key}" in FIELDS}
