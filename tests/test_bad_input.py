@@ -41,7 +41,7 @@ TRAIN = {
     "zero epochs": ([VAE, "--config.train.epochs=0"], "train.epochs=0: should be from 1"),
     "no noise and a rate": ([VAE, "--config.objective.noise_scale=0"], "objective.noise_scale=0 with objective.beta=1"),
     "beta that has no effect": (
-        [VAE, "--config.objective.kind=geco", "--sweep=objective.beta=1,2"],
+        [VAE, "--config.objective.kind=geco", "--config.objective.distortion_target=20", "--sweep=objective.beta=1,2"],
         "objective.beta=2: has no effect with objective.kind=geco; should be 1",
     ),
     "distortion weight that has no effect": (

@@ -364,7 +364,8 @@ def test_a_directory_of_a_released_format_is_read(tmp_path, name, monkeypatch):
         "posterior_std.png",
     ]
     (evaluated,) = study.evaluate(workdir)
-    numbers = {key: value for key, value in before.items() if isinstance(value, float)}
+    # Standard errors are estimated otherwise since then.
+    numbers = {key: value for key, value in before.items() if isinstance(value, float) and not key.endswith("_se")}
     # Made on another machine: a bound for rounding, not for other numbers.
     assert {key: evaluated[key] for key in numbers} == pytest.approx(numbers, rel=1e-3, abs=1e-5)
     config = study.read(workdir).config

@@ -96,10 +96,13 @@ def _prepare(study: Study, there: Saved | None, known: Collection[int], workdir:
     elif present and there is None:
         raise errors.UserError(f"--workdir={workdir}: has {present[0]} but no config.json; start over by --restart")
     run_directory.record(workdir, names)
+    # Of a table that will be replaced nothing is said meanwhile.
+    keeps_table = there is not None and (known or not (workdir / "results.csv").exists())
+    described = identity.describe(study, there.evaluated if there and keeps_table else None, there)
     is_finished = there is not None and len(known) == len(study.runs)
-    if there is None or not is_finished or (there.config, there.grids) != (study.config, study.grids):
-        evaluated = there.evaluated if there and known else None
-        run_directory.write_json(workdir / "config.json", identity.describe(study, evaluated, there))
+    if there is None or not (is_finished and (there.config, there.grids) == (study.config, study.grids)):
+        if there is None or run_directory.jsonable(described) != there.raw:
+            run_directory.write_json(workdir / "config.json", described)
 
 
 def _exists(workdir: pathlib.Path, name: str) -> bool:
