@@ -99,10 +99,9 @@ def _prepare(study: Study, there: Saved | None, known: Collection[int], workdir:
     # Of a table that will be replaced nothing is said meanwhile.
     keeps_table = there is not None and (known or not (workdir / "results.csv").exists())
     described = identity.describe(study, there.evaluated if there and keeps_table else None, there)
-    is_finished = there is not None and len(known) == len(study.runs)
-    if there is None or not (is_finished and (there.config, there.grids) == (study.config, study.grids)):
-        if there is None or run_directory.jsonable(described) != there.raw:
-            run_directory.write_json(workdir / "config.json", described)
+    is_as_asked = there and (len(known), there.config, there.grids) == (len(study.runs), study.config, study.grids)
+    if not is_as_asked and (there is None or run_directory.jsonable(described) != there.raw):
+        run_directory.write_json(workdir / "config.json", described)
 
 
 def _exists(workdir: pathlib.Path, name: str) -> bool:
