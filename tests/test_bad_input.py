@@ -138,9 +138,16 @@ READ = {
     "a file": (["--workdir={tmp}/text.npz"], "{tmp}/text.npz/"),
     "not finished": (["--workdir={tmp}/other"], "{tmp}/other"),
     "stray word": (["--workdir={tmp}", "x"], "unexpected argument 'x'"),
-    "override": (["--workdir={tmp}", "--config.seed=1"], "Unknown command line flag 'config.seed'"),
 }
-MAINS = {"train": TRAIN, "evaluate": READ, "figures": READ}
+EVALUATE = {
+    "field of the training": (
+        ["--workdir={tmp}/other", "--config.seed=1"],
+        "--config.seed: is of the training; only eval fields can be changed here",
+    ),
+    "unknown field": (["--workdir={tmp}/other", "--config.eval.sample=1"], "unknown config name 'eval.sample'"),
+}
+FIGURES = {"override": (["--workdir={tmp}", "--config.seed=1"], "Unknown command line flag 'config.seed'")}
+MAINS = {"train": TRAIN, "evaluate": READ | EVALUATE, "figures": READ | FIGURES}
 CONFIGS = {
     "syntax": "def get_config(:\n",
     "raises": "def get_config():\n    return 1 / 0\n",
