@@ -17,6 +17,8 @@ def translated(
 
     Where an older field cannot be translated by itself, the sweeps are multiplied out into rows, in the order of the runs.
     """
+    if YOUNGER in config:
+        return ABSENT | dict(config), list(rows), list(sweeps)
     config, rows = ABSENT | {DRAWS: 1, COOLING: 0.0} | dict(config), list(rows)
     swept = {key for row in (*rows, dict(sweeps)) for key in row}
     if swept & {DRAWS, COOLING} or (config[COOLING] and "train.epochs" in swept):
