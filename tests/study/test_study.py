@@ -121,7 +121,7 @@ def test_config_json_says_everything_in_strict_json(trained):
 
 def test_metrics_have_one_line_per_chunk_and_run(trained):
     rows = run_directory.read_jsonl(trained / "metrics.jsonl")
-    assert [(row["epoch"], row["run"]) for row in rows] == [(epoch, run) for epoch in (1, 2, 3, 4) for run in range(9)]
+    assert [(row["epoch"], row["run"]) for row in rows] == [(epoch, run) for epoch in (0, 1, 2, 3, 4) for run in range(9)]
     for row in rows:
         columns = [f"{split}_{name}" for split in ("train", "valid") for name in ("loss", "distortion", "rate", "mean_std")]
         assert list(row)[:5] == ["run", "name", "seed", "epoch", "step"]
@@ -378,7 +378,7 @@ def test_vectors_without_labels_and_without_a_validation_split(tmp_path):
     assert set(METRICS) - trained.keys() == {"knn_accuracy", "frechet_midpoint"}
     assert pca.keys() == {"run", "name", "mse", "train_mse"}
     lines = run_directory.read_jsonl(tmp_path / "run" / "metrics.jsonl")
-    assert len(lines) == 4
+    assert len(lines) == 5
     assert not [key for line in lines for key in line if key.startswith("valid_")]
     assert "labels" not in run_directory.read_arrays(run_directory.arrays_path(tmp_path / "run", 0))
 

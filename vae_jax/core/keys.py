@@ -22,6 +22,7 @@ class Stream(enum.IntEnum):
     EVALUATION = 5  # every draw of the evaluation
     PRIOR = 6  # draws from the prior that an objective needs, per step
     START = 7  # epsilon and bits of the metrics before the first step
+    BETA = 8  # beta of each image, per step, where the networks are told beta
 
 
 class DataStream(enum.IntEnum):

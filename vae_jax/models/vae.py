@@ -4,6 +4,7 @@ vae = VAE(spec).bind({"params": params})
 vae.decode(vae.encode(x).mean).mean  # the reconstruction of x
 """
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from jaxtyping import Array, Float, Key
 
 from vae_jax.core import schema
 from vae_jax.models import dense, gaussian, likelihoods, networks, priors
+from vae_jax.models.conditioning import CONDITIONING, Gate, gated
 
 
 @struct.dataclass
@@ -107,6 +109,12 @@ class ModelConfig:
         10, "Gaussians of the prior mixture, pseudo-inputs of vamp.", low=1, high=10_000, absent=10
     )
     normalize: str = schema.field("center", "Affine map of the pixels that the networks see.", choices=NORMALIZE)
+    conditioning: str = schema.field(
+        "none",
+        "beta: the networks are told beta, drawn for each image, and one network has the whole trade-off.",
+        choices=CONDITIONING,
+        absent="none",
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,6 +146,9 @@ class VAE(nn.Module):
         shape = (*spec.shape[:-1], 2 * spec.shape[-1]) if spec.sigma == "per_pixel" else spec.shape
         self.decoder = decoder(spec.hidden[::-1], shape, spec.activation, **networks.options(decoder, spec))
         self.prior_network = priors.PriorNetwork(spec.prior, spec.latents, spec.prior_components, spec.shape)
+        if spec.conditioning == "beta":
+            # Of what is no output of a layer: a linear encoder's log_var, and the latents that a decoder gets.
+            self.log_var_gate, self.latents_gate = Gate(spec.latents), Gate(spec.latents)
         if spec.sigma == "learned":
             self.raw_log_sigma = self.param("raw_log_sigma", nn.initializers.zeros_init(), ())
 
@@ -148,11 +159,15 @@ class VAE(nn.Module):
             return params
         return params | {name: jax.tree.map(lambda leaf: leaf.astype(self.dtype), params[name]) for name in NETWORKS}
 
-    def _through(self, network: nn.Module, x: Float[Array, "batch *shape"]):
-        """network(x), computed in `dtype`."""
-        if self.dtype is None:
-            return network(x)
-        return jax.tree.map(lambda output: output.astype(x.dtype), network(x.astype(self.dtype)))
+    def _through(self, network: nn.Module, x: Float[Array, "batch *shape"], log_beta: Float[Array, "..."] | None = None):
+        """network(x), computed in `dtype`; where the model is conditioned, for the statistic log beta or the one given."""
+        with contextlib.ExitStack() as stack:
+            if self.spec.conditioning == "beta":
+                told = self._statistic("log_beta") if log_beta is None else log_beta
+                stack.enter_context(nn.intercept_methods(gated(told)))
+            if self.dtype is None:
+                return network(x)
+            return jax.tree.map(lambda output: output.astype(x.dtype), network(x.astype(self.dtype)))
 
     def encode(self, x: Float[Array, "batch *pixels"]) -> Posterior:
         """q(z | x) for images in [0, 1] (or any vectors)."""
@@ -163,7 +178,10 @@ class VAE(nn.Module):
             if self.spec.normalize == "whiten":
                 pixels = pixels @ self._statistic("whiten")
             x = pixels.reshape(x.shape)
-        return Posterior(*self._through(self.encoder, x))
+        mean, log_var = self._through(self.encoder, x)
+        if self.spec.conditioning == "beta":
+            log_var = self.log_var_gate(log_var, self._statistic("log_beta"))
+        return Posterior(mean, log_var)
 
     def _statistic(self, name: str) -> Float[Array, "..."]:
         """Of the training data (`data.Dataset.statistics`); constant, and in the state so that it is saved with it."""
@@ -190,6 +208,8 @@ class VAE(nn.Module):
 
     def decode(self, z: Float[Array, "batch latents"], sigma: float | Float[Array, ""] = 1.0) -> likelihoods.Likelihood:
         """p(x | z); `sigma` is used where the spec says "fixed" or "optimal"."""
+        if self.spec.conditioning == "beta":
+            z = self.latents_gate(z, self._statistic("log_beta"))
         output, family = self._through(self.decoder, z), likelihoods.LIKELIHOODS[self.spec.likelihood]
         if self.spec.sigma == "per_pixel":
             output, raw = jnp.split(output, 2, axis=-1)
@@ -222,7 +242,8 @@ class VAE(nn.Module):
 
     def prior(self) -> priors.Prior:
         """p(z)."""
-        return self.prior_network(functools.partial(self._through, self.encoder))
+        # The prior is one for all beta: pseudo-inputs are encoded at beta 1.
+        return self.prior_network(functools.partial(self._through, self.encoder, log_beta=jnp.zeros(())))
 
     def __call__(self, x: Float[Array, "batch *pixels"]) -> likelihoods.Likelihood:
         """One pass through both networks: what `init` needs to make every parameter."""

@@ -211,6 +211,30 @@ def best_sigma_is_of_one_draw(config: Flat) -> None:
         )
 
 
+def conditioning_draws_beta(config: Flat) -> None:
+    """A network that is told beta is trained for a range of beta, and for objectives whose beta weighs each image."""
+    if config["model.conditioning"] == "none":
+        return
+    low, high, beta = (config[f"objective.{key}"] for key in ("beta_low", "beta_high", "beta"))
+    kinds = [kind for kind, objective in objectives.OBJECTIVES.items() if objective.can_be_conditioned]
+    if config["objective.kind"] not in kinds:
+        raise errors.UserError(
+            f"model.conditioning=beta with objective.kind={config['objective.kind']}: should be one of {', '.join(kinds)}"
+        )
+    if config["schedule.beta"] != "constant":
+        raise errors.UserError(
+            f"schedule.beta={config['schedule.beta']} with model.conditioning=beta: should be constant; beta is drawn in "
+            "each step"
+        )
+    if low > high:
+        raise errors.UserError(f"objective.beta_low={low:g}: should be at most objective.beta_high={high:g}")
+    if not low <= beta <= high:
+        raise errors.UserError(
+            f"objective.beta={beta:g} with model.conditioning=beta: it is evaluated there, so it should be from {low:g} to "
+            f"{high:g} (objective.beta_low, objective.beta_high)"
+        )
+
+
 def cooling_needs_a_sigma(config: Flat) -> None:
     """What falls is a bound on sigma, from the scale of the data on."""
     schedule = config["schedule.sigma"]
@@ -269,6 +293,7 @@ RULES: tuple[Callable[[Flat], object], ...] = (
     best_sigma_is_of_one_draw,
     schedules,
     cooling_needs_a_sigma,
+    conditioning_draws_beta,
     constraint_needs_a_target,
     has_a_name,
 )

@@ -46,6 +46,12 @@ class ObjectiveConfig:
     beta: float = schema.field(
         1.0, "Weight of the rate R (tc: of the total correlation).", low=0, high=1e6, traced=True, unused=1
     )
+    beta_low: float = schema.field(
+        0.05, "model.conditioning=beta: smallest beta it is trained for.", low=1e-6, high=1e6, traced=True, absent=0.05
+    )
+    beta_high: float = schema.field(
+        6.0, "model.conditioning=beta: largest beta it is trained for.", low=1e-6, high=1e6, traced=True, absent=6.0
+    )
     importance_samples: int = schema.field(1, "importance: draws of z per image.", low=1, high=10_000, unused=1)
     capacity: float = schema.field(
         0.0, "capacity: the rate that the batch is pulled to, in nats.", low=0, high=1e6, traced=True, unused=0, absent=0.0
@@ -164,8 +170,14 @@ Loss = tuple[Float[Array, ""], dict]
 
 
 def weighted(terms: Terms, weights: Weights, context: Context) -> Loss:
-    """distortion_weight * D + beta * R."""
-    return jnp.mean(weights.distortion_weight * terms.distortion + weights.beta * terms.rate), {}
+    """distortion_weight * D + beta * R; over max(beta, 1) where each image has a beta of its own."""
+    loss = weights.distortion_weight * terms.distortion + weights.beta * terms.rate
+    return jnp.mean(_balanced(loss, weights)), {}
+
+
+def _balanced(loss: Float[Array, " batch"], weights: Weights) -> Float[Array, " batch"]:
+    """Where each image has a beta of its own, losses of one size: a large beta must not outweigh the others."""
+    return loss / jnp.maximum(weights.beta, 1) if jnp.ndim(weights.beta) else loss
 
 
 def importance(terms: Terms, weights: Weights, context: Context) -> Loss:
@@ -224,7 +236,11 @@ def tc(terms: Terms, weights: Weights, context: Context) -> Loss:
 
     Written as D + R + (beta - 1) * TC, which it is in expectation, so that at beta = 1 it is the ELBO itself.
     """
-    total = jnp.mean(discrepancies.total_correlation(terms.z, terms.posterior, context.train_size))
+    each = discrepancies.total_correlation(terms.z, terms.posterior, context.train_size)
+    if jnp.ndim(weights.beta):
+        loss = weights.distortion_weight * terms.distortion + terms.rate + (weights.beta - 1) * each
+        return jnp.mean(_balanced(loss, weights)), {}
+    total = jnp.mean(each)
     return jnp.mean(weights.distortion_weight * terms.distortion + terms.rate) + (weights.beta - 1) * total, {}
 
 
@@ -244,6 +260,7 @@ class Objective:
       uses: the fields of `Weights` that have an effect.
       carried: what it carries from step to step, as it starts.
       rate_is_optional: whether beta 0 removes the rate from the loss.
+      can_be_conditioned: whether its beta may be one for each image.
       missed_by: for an objective with a target, how far above it a training distortion is; 0 where the target is met.
       needs_draws: whether it is of `objective.importance_samples` draws per image with their importance weights.
     """
@@ -253,6 +270,7 @@ class Objective:
     carried: dict[str, float] = dataclasses.field(default_factory=dict)
     rate_is_optional: bool = False
     needs_draws: bool = False
+    can_be_conditioned: bool = False
     missed_by: Callable[[Weights, Number], Number] | None = None
 
     def holds_to_prior(self, beta: Number, mmd_weight: Number = 0.0) -> bool:
@@ -263,7 +281,7 @@ class Objective:
 BOTH = ("noise_scale", "distortion_weight")
 OBJECTIVES.update(
     {
-        "weighted": Objective(weighted, (*BOTH, "beta"), rate_is_optional=True),
+        "weighted": Objective(weighted, (*BOTH, "beta"), rate_is_optional=True, can_be_conditioned=True),
         "importance": Objective(importance, (), needs_draws=True),
         "capacity": Objective(capacity, (*BOTH, "capacity", "capacity_weight")),
         "free_bits": Objective(free_bits, (*BOTH, "beta", "free_bits"), rate_is_optional=True),
@@ -273,7 +291,7 @@ OBJECTIVES.update(
             {"log_multiplier": 0.0, "constraint": 0.0},
             missed_by=missed_by,
         ),
-        "tc": Objective(tc, (*BOTH, "beta")),
+        "tc": Objective(tc, (*BOTH, "beta"), can_be_conditioned=True),
         "mmd": Objective(mmd, (*BOTH, "beta", "mmd_weight"), rate_is_optional=True),
     }
 )

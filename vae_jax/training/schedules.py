@@ -37,7 +37,8 @@ BOUNDS: Registry[Curve] = Registry(
         "cooling": lambda time: jnp.where(time < 1, time * jnp.log(COLDEST), -jnp.inf),
     },
 )
-SCHEDULED = tuple(field.name for field in schema.fields(ObjectiveConfig) if field.traced)
+RANGE = ("beta_low", "beta_high")  # of a draw, not weights
+SCHEDULED = tuple(field.name for field in schema.fields(ObjectiveConfig) if field.traced and field.name not in RANGE)
 
 # One text for each weight: "constant", or "linear:EPOCHS", "cosine:EPOCHS" (from 0 up), "cyclical:EPOCHS".
 ScheduleConfig = dataclasses.make_dataclass(

@@ -6,6 +6,7 @@ the program of a chunk: epochs of steps, on the device, with the data resident t
 
 import dataclasses
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,14 @@ from vae_jax.models.vae import VAE
 from vae_jax.training import objectives, optimizers, schedules
 from vae_jax.training.rows import WHOLE, Rows
 from vae_jax.training.state import PRECISIONS, Hyperparams, Metrics, RunSpec, TrainState
+
+
+class Draws(NamedTuple):
+    """The keys of what is drawn in a step."""
+
+    noise: Key[Array, ""]  # epsilon of the reparameterisation
+    prior: Key[Array, ""]  # samples of the prior, for some objectives
+    beta: Key[Array, ""]  # of each image, where the networks are told it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +49,9 @@ class Program:
     def init(self, hyperparams: Hyperparams, statistics: dict) -> TrainState:
         """The state before the first step; `statistics` are those of the training data."""
         spec = self.spec
+        if spec.model.conditioning == "beta":
+            # The beta of the evaluation; in training each image has its own.
+            statistics = statistics | {"log_beta": jnp.log(hyperparams.objective.beta)}
         key, x = keys.stream(hyperparams.seed, keys.Stream.INIT), jnp.zeros((1, *spec.model.shape))
         _, variables = VAE(spec.model).apply({"statistics": statistics}, x, rngs={"params": key}, mutable=["params"])
         params, zero = variables["params"], jnp.zeros((), jnp.int32)
@@ -53,11 +65,10 @@ class Program:
     ) -> tuple[TrainState, Metrics]:
         """One update on a batch of images in [0, 1]; a step that is not finite leaves the run as it was, for good."""
         spec, rows = self.spec, self.rows
-        noise, prior = (
-            keys.at(keys.stream(hyperparams.seed, name), state.step) for name in (keys.Stream.NOISE, keys.Stream.PRIOR)
-        )
+        streams = (keys.Stream.NOISE, keys.Stream.PRIOR, keys.Stream.BETA)
+        drawn = Draws(*(keys.at(keys.stream(hyperparams.seed, name), state.step) for name in streams))
         differentiated = jax.value_and_grad(self.loss, has_aux=True)
-        (loss, (metrics, carried)), grads = differentiated(state.params, state, hyperparams, x, noise, prior, rows)
+        (loss, (metrics, carried)), grads = differentiated(state.params, state, hyperparams, x, drawn, rows)
         grads = rows.mean(grads)
         alive = is_finite(loss, grads) & (state.diverged_at < 0)
         step = state.step.astype(jnp.float32)
@@ -76,8 +87,7 @@ class Program:
         state: TrainState,
         hyperparams: Hyperparams,
         x: Float[Array, "batch *shape"],
-        key: Key[Array, ""],
-        prior_key: Key[Array, ""],
+        drawn: Draws,
         rows: Rows = WHOLE,
     ) -> tuple[Float[Array, ""], tuple[Metrics, dict]]:
         """The loss of a batch, its metrics, and what the objective carries to the next step.
@@ -87,8 +97,7 @@ class Program:
           state: where the run is.
           hyperparams: of the run.
           x: the whole batch.
-          key: of the noise.
-          prior_key: of draws from the prior.
+          drawn: the keys of what is drawn.
           rows: the part of the batch that is computed here.
         """
         spec, objective = self.spec, objectives.OBJECTIVES[self.spec.objective.kind]
@@ -98,12 +107,17 @@ class Program:
         if "sigma" in names:
             bound = schedules.least_log_sigma(names, lengths, epoch, statistics["scale"])
             statistics = statistics | {"least_log_sigma": bound}
-        vae = self.vae.bind({"params": self.vae.cast(params), "statistics": statistics})
         weights = schedules.scheduled(hyperparams.objective, names, lengths, epoch)
+        if spec.model.conditioning == "beta":
+            low, high = jnp.log(weights.beta_low), jnp.log(weights.beta_high)
+            log_beta = low + (high - low) * random.uniform(drawn.beta, x.shape[:1])
+            statistics = statistics | {"log_beta": rows.share(log_beta)}
+            weights = weights.replace(beta=jnp.exp(log_beta))
+        vae = self.vae.bind({"params": self.vae.cast(params), "statistics": statistics})
         samples = spec.objective.importance_samples if objective.needs_draws else 0
-        terms = objectives.terms(vae, rows.share(x), key, weights.noise_scale, hyperparams.sigma, samples, rows)
+        terms = objectives.terms(vae, rows.share(x), drawn.noise, weights.noise_scale, hyperparams.sigma, samples, rows)
         terms = rows.gather(terms)
-        context = objectives.Context(vae.prior(), prior_key, spec.train_size, state.carried)
+        context = objectives.Context(vae.prior(), drawn.prior, spec.train_size, state.carried)
         loss, carried = objective.loss(terms, weights, context)
         return loss, (Metrics.of(loss, terms, weights.noise_scale), carried)
 
@@ -172,7 +186,7 @@ class Program:
             number, x = args
             own = keys.at(key, number)
             params = state.variables["params"]
-            _, (metrics, _) = self.loss(params, state, hyperparams, x, keys.at(own, 0), keys.at(own, 1))
+            _, (metrics, _) = self.loss(params, state, hyperparams, x, Draws(*(keys.at(own, number) for number in range(3))))
             return jax.tree.map(lambda mean: mean * (len(x) / total), metrics)
 
         metrics = []

@@ -1,0 +1,112 @@
+"""Networks that are told beta: gates that start as the identity, finite gradients, and the loss of a beta for each image."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import random
+
+from vae_jax.data.dataset import ImageSpec
+from vae_jax.models.priors import Normal
+from vae_jax.models.vae import VAE, ModelSpec, Posterior
+from vae_jax.training import objectives
+from vae_jax.training.objectives import ObjectiveConfig, Weights
+from vae_jax.training.state import Hyperparams, RunSpec, TrainConfig
+from vae_jax.training.step import Program
+
+PLAIN = ModelSpec(shape=(8, 8, 1), hidden=(4, 5), sigma="", normalize="none")
+X = random.uniform(random.key(0), (6, 8, 8, 1))
+NETWORKS = ("mlp", "conv", "linear")
+
+
+def conditioned(network: str, **fields) -> tuple[VAE, VAE]:
+    """The plain model, and the same that is told beta."""
+    spec = dataclasses.replace(PLAIN, encoder=network, decoder=network, **fields)
+    return VAE(spec), VAE(dataclasses.replace(spec, conditioning="beta"))
+
+
+def told(log_beta) -> dict:
+    return {"log_beta": jnp.asarray(log_beta, jnp.float32)}
+
+
+def params_of(vae: VAE) -> dict:
+    return vae.apply({"statistics": told(0)}, X, rngs={"params": random.key(1)}, mutable=["params"])[1]["params"]
+
+
+def without_gates(tree):
+    if not isinstance(tree, dict):
+        return tree
+    return {name: without_gates(leaf) for name, leaf in tree.items() if "gate" not in name}
+
+
+def gates_of(tree, path=()) -> list[tuple]:
+    """The paths of the gates."""
+    if not isinstance(tree, dict):
+        return []
+    here = [path] if path and "gate" in path[-1] else []
+    return here + [found for name, leaf in tree.items() for found in gates_of(leaf, (*path, name))]
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_gates_start_as_the_identity_behind_every_layer(network):
+    """The other parameters are those of the plain network, and so is what it computes, whatever beta is."""
+    plain, vae = conditioned(network)
+    params = params_of(vae)
+    layers = {"mlp": 6, "conv": 6, "linear": 2}[network]
+    assert len(gates_of(params)) == layers + 2  # and of log_var, and of the latents
+    jax.tree.map(np.testing.assert_array_equal, without_gates(params), params_of(plain))
+    mine = vae.bind({"params": params, "statistics": told(np.linspace(-3, 2, 6))})
+    theirs = plain.bind({"params": without_gates(params)})
+    for ours, plainly in zip(*map(jax.tree.leaves, (mine.encode(X), theirs.encode(X))), strict=True):
+        np.testing.assert_array_equal(ours, plainly)
+    z = mine.encode(X).mean
+    np.testing.assert_array_equal(mine.decode(z).mean, theirs.decode(z).mean)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_beta_matters_once_gates_have_moved_and_each_image_has_its_own(network):
+    _, vae = conditioned(network)
+    params = jax.tree.map(lambda leaf: leaf + 0.1, params_of(vae))
+
+    def mean(log_beta):
+        bound = vae.bind({"params": params, "statistics": told(log_beta)})
+        return bound.decode(bound.encode(X).mean).mean
+
+    low, high, both = mean(-3.0), mean(2.0), mean([-3.0] * 3 + [2.0] * 3)
+    assert np.abs(low - high).max() > 1e-3
+    np.testing.assert_allclose(both[:3], low[:3], rtol=1e-5)
+    np.testing.assert_allclose(both[3:], high[3:], rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [kind for kind, each in objectives.OBJECTIVES.items() if each.can_be_conditioned])
+@pytest.mark.parametrize("ends", [(0.05, 6.0), (6.0, 6.0), (1e-6, 1e6)])
+def test_a_step_is_finite_at_both_ends_and_moves_the_gates(kind, ends):
+    spec = RunSpec(
+        model=dataclasses.replace(PLAIN, conditioning="beta"),
+        images=ImageSpec((8, 8, 1), 16, False),
+        train_size=6,
+        objective=ObjectiveConfig(kind=kind),
+        train=TrainConfig(epochs=2, batch_size=6),
+    )
+    given = Hyperparams(np.int32(0), objective=Weights(beta_low=np.float32(ends[0]), beta_high=np.float32(ends[1])))
+    program = Program(spec)
+    state = program.init(given, {})
+    assert state.statistics["log_beta"] == 0  # evaluated at objective.beta, which is 1
+    after, metrics = jax.jit(program.step)(state, given, X)
+    assert np.isfinite(metrics.loss) and after.diverged_at == -1
+    assert np.any(after.params["decoder"]["Dense_0"]["gate"]["gain"])
+    assert np.any(after.params["encoder"]["Dense_0"]["gate"]["shift"])
+
+
+def test_the_loss_of_a_beta_for_each_image_by_hand():
+    posterior = Posterior(jnp.zeros((2, 2)), jnp.zeros((2, 2)))
+    rate = jnp.array([[1.0, 2.0], [3.0, 4.0]])
+    terms = objectives.Terms(jnp.array([3.0, 5.0]), rate, jnp.sum(rate, axis=1), posterior, jnp.zeros((2, 2)))
+    context = objectives.Context(Normal(2), random.key(0), 100, {})
+    loss, _ = objectives.weighted(terms, Weights(beta=jnp.array([0.5, 4.0])), context)
+    assert loss == ((3 + 0.5 * 3) / 1 + (5 + 4 * 7) / 4) / 2
+    # tc at a beta of 1 for each image is the ELBO.
+    loss, _ = objectives.tc(terms, Weights(beta=jnp.ones(2)), context)
+    assert loss == (3 + 3 + 5 + 7) / 2
