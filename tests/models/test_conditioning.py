@@ -92,7 +92,7 @@ def test_a_step_is_finite_at_both_ends_and_moves_the_gates(kind, ends):
     )
     given = Hyperparams(np.int32(0), objective=Weights(beta_low=np.float32(ends[0]), beta_high=np.float32(ends[1])))
     program = Program(spec)
-    state = program.init(given, {})
+    state = jax.jit(program.init)(given, {})
     assert state.statistics["log_beta"] == 0  # evaluated at objective.beta, which is 1
     after, metrics = jax.jit(program.step)(state, given, X)
     assert np.isfinite(metrics.loss) and after.diverged_at == -1
