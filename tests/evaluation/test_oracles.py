@@ -47,7 +47,7 @@ def by_name(rows) -> dict:
 
 @pytest.fixture(scope="module")
 def learned(vectors, tmp_path_factory) -> dict:
-    config = small(linear, vectors[0], **{"eval.importance_samples": 20, "eval.samples": 500})
+    config = small(linear, vectors[0], **{"eval.importance_samples": 60, "eval.samples": 500})
     return by_name(study.run(config, tmp_path_factory.mktemp("linear") / "run"))
 
 
