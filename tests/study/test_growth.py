@@ -350,3 +350,12 @@ def test_a_finished_study_is_not_evaluated_again(begun, monkeypatch):
     monkeypatch.setattr(evaluation, "evaluate", interrupted)
     monkeypatch.setattr(loop, "load", interrupted)
     study.run(small(), begun, None, [seeds(2), ("objective.beta", ["1"])])
+
+
+# Seen from Python
+
+
+def test_a_callback_gets_what_metrics_jsonl_gets(tmp_path):
+    seen = []
+    study.run(small(), tmp_path / "run", None, [seeds(2)], on_chunk=seen.extend)
+    assert seen == run_directory.read_metrics(tmp_path / "run")

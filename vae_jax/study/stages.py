@@ -22,13 +22,16 @@ from vae_jax.training import loop, schedules
 from vae_jax.training.state import TrainState
 
 
-def train(study: Study, workdir: pathlib.Path, known: Collection[int] = ()) -> list[TrainState | None]:
+def train(
+    study: Study, workdir: pathlib.Path, known: Collection[int] = (), on_chunk: loop.OnChunk | None = None
+) -> list[TrainState | None]:
     """Train every group to its last epoch, or go on with it.
 
     Args:
       study: what to train.
       workdir: its directory.
       known: runs whose row of results is there; a group of which all are is not looked at.
+      on_chunk: called with the rows that each chunk adds to `metrics.jsonl`.
 
     Returns:
       The final states of the groups, None of those that were not looked at.
@@ -46,7 +49,7 @@ def train(study: Study, workdir: pathlib.Path, known: Collection[int] = ()) -> l
         start = time.time()
         job = loop.Job(group.spec, group.hyperparams, group.dataset, labels, directory, workdir / "metrics.jsonl")
         with signals.held() as stop:
-            state = loop.fit(job, stop)
+            state = loop.fit(job, stop, on_chunk)
         states.append(state)
         log(workdir, {"event": "trained", "group": index, "runs": len(labels), "seconds": time.time() - start})
     return states

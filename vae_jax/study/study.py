@@ -29,22 +29,26 @@ def run(
     sweep: grid.Sweep | None = None,
     sweeps: grid.Sweeps = (),
     restart: bool = False,
+    on_chunk: loop.OnChunk | None = None,
 ) -> list[tables.Row]:
     """Plan, train and evaluate a study in `workdir`; returns the rows of `results.csv`. See `plan` for the arguments.
 
     Called again with the same arguments it goes on where it stopped; a finished study is only read. With new seeds or sweep
     values the study grows by their runs; with other `eval` fields it is evaluated anew; with more epochs it goes on, where
     the learning rate is constant. With `restart` it removes what a study left in `workdir`, and nothing else, and starts
-    over.
+    over. `on_chunk` is called with the rows that each chunk adds to `metrics.jsonl`; after an interruption again with those
+    since the last checkpoint.
 
     Raises:
       UserError: a mistake in the config, or a directory that belongs to another one.
       Stopped: SIGTERM or Ctrl-C while training; what was reached is saved.
     """
-    return execute(plan(config, sweep, sweeps), pathlib.Path(workdir), restart)
+    return execute(plan(config, sweep, sweeps), pathlib.Path(workdir), restart, on_chunk)
 
 
-def execute(asked: Study, workdir: pathlib.Path, restart: bool = False) -> list[tables.Row]:
+def execute(
+    asked: Study, workdir: pathlib.Path, restart: bool = False, on_chunk: loop.OnChunk | None = None
+) -> list[tables.Row]:
     """Train and evaluate what `workdir` does not hold yet."""
     if workdir.exists() and not workdir.is_dir():
         raise errors.UserError(f"--workdir={workdir}: is a file; should be a directory, or a new name")
@@ -67,7 +71,7 @@ def execute(asked: Study, workdir: pathlib.Path, restart: bool = False) -> list[
         if len(known) == len(study.runs):
             say(f"{workdir}: all {len(study.runs)} runs are done")
             return tables.read_csv(workdir / "results.csv")
-        return stages.measure(study, stages.train(study, workdir, known), workdir, known)
+        return stages.measure(study, stages.train(study, workdir, known, on_chunk), workdir, known)
 
 
 def _check_memory(study: Study, known: Collection[int]) -> None:
