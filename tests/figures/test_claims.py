@@ -1,12 +1,13 @@
 """The post, claim by claim: each verdict follows from the numbers, and turns when they do."""
 
 import math
+import pathlib
 
 import numpy as np
 import pytest
 
 from vae_jax.core import errors
-from vae_jax.figures import claims, post
+from vae_jax.figures import claims, draw, post
 from vae_jax.storage import run_directory, tables
 
 SPREAD = (-0.01, 0.0, 0.01)  # of three seeds, relative
@@ -140,6 +141,10 @@ def verdicts(folder) -> dict[str, str]:
 def test_every_claim_holds_where_the_numbers_say_so(tmp_path):
     write(tmp_path, studies())
     assert verdicts(tmp_path) == dict.fromkeys(post.CLAIMS, "holds")
+
+
+def test_every_claim_shows_a_figure_that_there_is():
+    assert {pathlib.Path(claim.figure).stem for claim in post.CLAIMS.values()} <= set(draw.FIGURES)
 
 
 def worse(rows: list[dict], column: str, factor: float, **fields) -> None:

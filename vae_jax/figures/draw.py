@@ -18,7 +18,7 @@ from typing import Any
 from vae_jax import __version__
 from vae_jax.core import errors
 from vae_jax.core.registry import Registry
-from vae_jax.figures import animation, calibration, images, latents, learning, linear, rate_distortion
+from vae_jax.figures import animation, calibration, factors, images, latents, learning, linear, rate_distortion
 from vae_jax.figures.run_directory import Directory
 from vae_jax.storage import run_directory
 
@@ -46,6 +46,12 @@ FIGURES: Registry[Function] = Registry(
         "priors": rate_distortion.priors,
         "intervals": calibration.intervals,
         "reliability": calibration.reliability,
+        "line": factors.line,
+        "factor_read": factors.factor_read,
+        "prior_draws": factors.prior_draws,
+        "factor_traversals": factors.factor_traversals,
+        "attribute_vectors": factors.attribute_vectors,
+        "disentanglement": factors.disentanglement,
     },
 )
 ANIMATIONS: Registry[Function] = Registry(

@@ -259,7 +259,7 @@ CLAIMS: Registry[Claim] = Registry(
                 "各隐变量个数下线性 AE 与 PCA 的测试误差相差不到 1%",
             ),
             _linear_is_pca,
-            "latents/figures/errors.png",
+            "latents/figures/latents.png",
         ),
         "nonlinear": Claim(
             (
@@ -268,7 +268,7 @@ CLAIMS: Registry[Claim] = Registry(
             ),
             ("test mse below PCA's by " + TWO_ERRORS[0], "测试误差低于 PCA，" + TWO_ERRORS[1]),
             _nonlinear,
-            "latents/figures/errors.png",
+            "latents/figures/latents.png",
         ),
         "lossy": Claim(
             ("Compression loses something: the original cannot be restored exactly.", "降维有损，无法完全还原原图。"),
@@ -351,7 +351,7 @@ CLAIMS: Registry[Claim] = Registry(
                 "其梯度方差低于无需该技巧的得分函数估计",
             ),
             _reparameterised,
-            "post/figures/gradients.png",
+            "post/figures/gradient_variance.png",
             (
                 "The encoder gives log sigma^2, and exp of half of it is sigma: always positive.",
                 "编码器输出 log sigma^2，取一半再取指数即为 sigma，恒为正。",
