@@ -47,10 +47,10 @@ def rate_parts(posterior: Posterior, own: Posterior, z: Latents, prior: Prior) -
     return RateParts(conditional - log_prior, conditional - joint, joint - marginals, marginals - log_prior)
 
 
-def _program(trained: Trained, inputs, spec) -> tuple[dict, dict]:
+def _program(trained: Trained, inputs, setting) -> tuple[dict, dict]:
     """The parts for a draw from each of some images, and for a second draw."""
     posterior, prior = Posterior(inputs.mean, inputs.log_var), trained.vae.prior()
-    order = random.permutation(trained.key(Purpose.AGGREGATE, 0), len(inputs.mean))[: spec.aggregate_samples]
+    order = random.permutation(trained.key(Purpose.AGGREGATE, 0), len(inputs.mean))[: setting.spec.aggregate_samples]
 
     def of(order, draw):
         own = Posterior(posterior.mean[order], posterior.log_var[order])

@@ -130,10 +130,10 @@ def hmc(
     return jnp.where(accepted[..., None], proposal, z), jnp.exp(jnp.minimum(log_ratio, 0.0))
 
 
-def _program(trained: Trained, inputs, spec) -> dict[str, Annealed]:
+def _program(trained: Trained, inputs, setting) -> dict[str, Annealed]:
     """AIS on test images; on as many simulated ones AIS and reverse AIS, which bracket log p of those."""
-    test = inputs.images[: spec.ais_images]
-    settings = (trained.sigma, spec.ais_temperatures, spec.ais_chains)
+    test = inputs.images[: setting.spec.ais_images]
+    settings = (trained.sigma, setting.spec.ais_temperatures, setting.spec.ais_chains)
     simulated, z = simulate(trained.vae, trained.key(Purpose.AIS, 0), len(test), trained.sigma)
     return {
         "test": ais(trained.vae, test, trained.key(Purpose.AIS, 1), *settings),

@@ -198,10 +198,10 @@ def arrays(means: accumulate.Means) -> dict[str, np.ndarray]:
     return result | {f"{way}_coverage": means.means(way)[reliability] for way in WAYS[1:]}
 
 
-def _program(trained: Trained, inputs, spec) -> dict[str, Array]:
+def _program(trained: Trained, inputs, setting) -> dict[str, Array]:
     """The intervals of the test images that are shown."""
     posterior = trained.posterior(inputs.images[: queries.SHOWN])
-    return shown(trained.vae, posterior, trained.key(Purpose.SHOWN), trained.sigma, spec.calibration_samples)
+    return shown(trained.vae, posterior, trained.key(Purpose.SHOWN), trained.sigma, setting.spec.calibration_samples)
 
 
 def _finish(state: dict[str, accumulate.Means], run: Run) -> Values:

@@ -246,7 +246,7 @@ def _model(setting: Setting, run: tuple) -> dict[str, Array]:
 
 
 def _once(setting: Setting, program: Callable, run: tuple, codes: tuple, images) -> Any:
-    return program(bind(setting.model, run), Inputs(images, *codes), setting.spec)
+    return program(bind(setting.model, run), Inputs(images, *codes), setting)
 
 
 def _decode(setting: Setting, run: tuple, z) -> Float[Array, "batch *shape"]:

@@ -68,10 +68,10 @@ def _gradient_moments(gradient: Callable, key: Key[Array, ""], samples: int) -> 
     return GradientMoments(mean + delta * (counts[1] / samples), variance, jnp.square(apart[0] - apart[1]) / 4)
 
 
-def _program(trained: Trained, inputs, spec) -> dict[str, dict[str, Array]]:
-    x = inputs.images[: spec.batch_size]
+def _program(trained: Trained, inputs, setting) -> dict[str, dict[str, Array]]:
+    x = inputs.images[: setting.spec.batch_size]
     key = trained.key(Purpose.GRADIENTS)
-    found = gradient_moments(trained.vae, x, trained.posterior(x), key, trained.sigma, spec.gradient_samples)
+    found = gradient_moments(trained.vae, x, trained.posterior(x), key, trained.sigma, setting.spec.gradient_samples)
     return {name: {"variance": each.variance, "error": each.error} for name, each in found.items()}
 
 

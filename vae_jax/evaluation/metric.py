@@ -87,12 +87,22 @@ class Run:
         return bool(self.weights.noise_scale > 0)
 
 
+def _all_factors(setting: Setting, holds: Callable) -> bool:
+    """Whether there are factors, and `holds` is true of each."""
+    return bool(setting.dataset.factors) and all(map(holds, setting.dataset.factors))
+
+
 # What a metric may need, by name: a function of the setting. A registry, so that a need of one's own can be added.
 NEEDS: Registry[Callable[[Setting], bool]] = Registry(
     "need of a metric",
     {
         "labels": lambda setting: all(setting.dataset.splits[split].labels is not None for split in ("train", "test")),
         "factors": lambda setting: setting.dataset.splits["test"].factors is not None,
+        "whole factors": lambda setting: _all_factors(setting, lambda factor: bool(factor.levels)),
+        "renderer and a continuous factor": lambda setting: (
+            setting.dataset.renderer is not None
+            and not _all_factors(setting, lambda factor: factor.levels == 2 or factor.categorical)
+        ),
         "linear decoder": lambda setting: setting.model.decoder == "linear",
         "normal prior": lambda setting: setting.model.prior == "normal",
     },
@@ -118,7 +128,7 @@ class Metric:
       measure: on the device, (trained, images [batch, ...], key, spec, limit) -> {name: [batch, ...]}, each name of its own;
         `limit` is how many draws an image of this split may have.
       counters: of the keys of `measure`, below the run's evaluation stream.
-      program: on the device, once for each run, (trained, inputs, spec) -> tree; see `evaluate.Inputs`.
+      program: on the device, once for each run, (trained, inputs, setting) -> tree; see `evaluate.Inputs`.
       reference: (setting) -> what does not depend on the run, computed once.
       init: (reference, setting) -> state of one run.
       update: (state, source, rows) -> state, on the host. Rows are of one batch of a split, without padding: what every

@@ -1,6 +1,6 @@
 """Every metric: a line each. Others are added by `METRICS[name] = Metric(...)`, also in a config file (see `metric`)."""
 
-from vae_jax.evaluation import aggregate, ais, bounds, calibration, codes, frechet, gradients, subspace
+from vae_jax.evaluation import aggregate, ais, bounds, calibration, codes, factor_metrics, frechet, gradients, subspace
 from vae_jax.evaluation.metric import METRICS, Column
 
 METRICS.update(
@@ -17,6 +17,8 @@ METRICS.update(
         "calibration": calibration.CALIBRATION,
         "subspace_distance": subspace.SUBSPACE,
         "deviations": codes.DEVIATIONS,
+        "counterfactuals": factor_metrics.COUNTERFACTUALS,
+        "disentanglement": factor_metrics.DISENTANGLEMENT,
     }
 )
 
