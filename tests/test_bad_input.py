@@ -105,7 +105,7 @@ TRAIN = {
     "missing array": ([VAE, *NPZ, "--config.data.path={tmp}/missing.npz"], "{tmp}/missing.npz: no array 'train', only test"),
     "two shapes": (
         [VAE, *NPZ, "--config.data.path={tmp}/shapes.npz"],
-        "{tmp}/shapes.npz: train (20, 8, 8, 1) float32",
+        "{tmp}/shapes.npz: train (20, 8, 8) float32",
     ),
     "one number per image": ([VAE, *NPZ, "--config.data.path={tmp}/flat.npz"], "{tmp}/flat.npz: train has shape (20,)"),
     "too few labels": ([VAE, *NPZ, "--config.data.path={tmp}/labels.npz"], "{tmp}/labels.npz: train_labels has shape (3,)"),

@@ -144,8 +144,8 @@ def test_ablations_are_one_program_with_pca_beside_it():
     assert (spec.model.encoder, spec.model.decoder, spec.model.likelihood) == ("mlp", "mlp", "bernoulli")
     assert spec.model.latents == 2
     assert len(spec.model.hidden) == 2
-    assert planned.config["data"]["name"] == "digits"
-    assert planned.config["data"]["binarize"] == "none"
+    assert planned.config["data.name"] == "digits"
+    assert planned.config["data.binarize"] == "none"
     assert all("pca" in run.config["baselines"] for run in planned.runs)
 
 
