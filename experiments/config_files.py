@@ -11,15 +11,21 @@ import traceback
 from collections.abc import Callable, Sequence
 
 from vae_jax.core import errors
+from vae_jax.evaluation import config as evaluation
 from vae_jax.study import grid
 from vae_jax.study.config import FIELDS, find, typed
 
 
-def load(path: str, overrides: Sequence[str]) -> tuple[dict, Callable | None]:
+def load(path: str, overrides: Sequence[str], evaluated: str = "full") -> tuple[dict, Callable | None]:
     """The nested config of a config file with `x.y=value` overrides applied, and its `sweep`, if it has one.
 
+    Args:
+      path: of the config file.
+      overrides: `x.y=value` texts.
+      evaluated: the name of a set of `eval` fields; one that is overridden, or set by the sweep, is not the set's.
+
     Raises:
-      UserError: no such file or field, a value of another type, or whatever code of the file raises.
+      UserError: no such file, field or set, a value of another type, or whatever code of the file raises.
     """
     module = run(path)
     if "get_config" not in module:
@@ -28,7 +34,7 @@ def load(path: str, overrides: Sequence[str]) -> tuple[dict, Callable | None]:
     for name in grid.flatten(config):
         find(name)
     changes = read_overrides(overrides)
-    for key, value in changes.items():
+    for key, value in (evaluation.overrides(evaluated) | changes).items():
         group, _, field = key.rpartition(".")
         (config.setdefault(group, {}) if group else config)[field] = value
     sweep = module.get("sweep")

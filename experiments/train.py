@@ -7,9 +7,10 @@ r"""Train a study, evaluate it, draw its figures, print its summary.
 
 Any config field can be set (--config.x.y=VALUE) or swept (--sweep=x.y=V1,V2,...; several multiply, also with the
 config's own sweep); --help lists them, and --config without a value lists the config files. The same command again goes
-on where it stopped, or only draws again. A run that turned non-finite is left where it was finite last, and the exit code
-is 3 when everything else is done. On several machines, with --workdir on a disk that all see, each process is started
-with the same flags and
+on where it stopped, or only draws again. --eval=quick, while a sweep is being designed, evaluates the bounds and what
+follows from the codes, from few draws; --eval=none nothing. The same command without it fills the table, and trains
+nothing again. A run that turned non-finite is left where it was finite last, and the exit code is 3 when everything else
+is done. On several machines, with --workdir on a disk that all see, each process is started with the same flags and
 
     --coordinator=HOST:PORT --processes=N --process=I
 
@@ -31,6 +32,7 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Directory that will hold everyt
 _SWEEP = flags.DEFINE_multi_string("sweep", [], "KEY=V1,V2,...: one run per value; commas inside brackets do not split.")
 _OVERRIDE = flags.DEFINE_multi_string("override", [], "What --config.KEY=VALUE stands for: KEY=VALUE.")
 _RESTART = flags.DEFINE_bool("restart", False, "Remove what a study left in the workdir, and start over.")
+_EVAL = flags.DEFINE_enum("eval", "full", ["none", "quick", "full"], "How much is evaluated; full: what the config says.")
 _ALLOW_DIVERGED = flags.DEFINE_bool("allow_diverged", False, "Exit with 0, and not with 3, where runs diverged.")
 
 
@@ -47,7 +49,7 @@ def main() -> None:
     from vae_jax.study import study
     from vae_jax.system import multihost
 
-    config, sweep = config_files.load(_CONFIG.value, _OVERRIDE.value)
+    config, sweep = config_files.load(_CONFIG.value, _OVERRIDE.value, _EVAL.value)
     workdir = pathlib.Path(_WORKDIR.value or f"runs/{pathlib.Path(_CONFIG.value).stem}")
     planned = study.plan(config, sweep, [config_files.parse_sweep(text) for text in _SWEEP.value])
     if not (workdir / "results.csv").exists():

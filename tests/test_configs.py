@@ -149,6 +149,15 @@ def test_ablations_are_one_program_with_pca_beside_it():
     assert all("pca" in run.config["baselines"] for run in planned.runs)
 
 
+def test_mnist_is_the_family_with_two_seeds_each():
+    runs = runs_of("mnist")
+    assert [weights(run) for run in runs if run.name == "beta_vae"] == [(1, 1, 0.25), (1, 1, 4)] * 2
+    for name in FAMILY.keys() - {"beta_vae"}:
+        assert [weights(run) for run in runs if run.name == name] == [FAMILY[name]] * 2
+    (fields,) = {tuple(run.config[key] for key in ("data.name", "model.latents", "train.batch_size")) for run in runs}
+    assert fields == ("mnist", 20, 128)
+
+
 def config_and_sweep(name: str) -> tuple:
     module = importlib.import_module(f"configs.{name}")
     return module.get_config(), module.sweep

@@ -11,7 +11,8 @@ import sys
 import pytest
 from support import FORKS
 
-from experiments import command_line
+from experiments import command_line, config_files
+from vae_jax.evaluation import config as evaluation
 from vae_jax.storage import run_directory, tables
 from vae_jax.study import config
 
@@ -145,7 +146,7 @@ def test_report_puts_several_studies_on_one_page(clone, typed):
 @pytest.mark.parametrize(
     ("main", "flags"),
     [
-        ("train", ("config", "workdir", "sweep")),
+        ("train", ("config", "workdir", "sweep", "eval")),
         ("evaluate", ("config", "workdir")),
         ("figures", ("config", "workdir")),
         ("report", ("config", "workdir")),
@@ -173,6 +174,17 @@ def test_config_alone_lists_the_config_files(clone, typed):
     assert [line.split()[0] for line in lines] == sorted(f"configs/{name}.py" for name in NAMES)
     assert re.fullmatch(r"configs/vae.py +The VAE: -loss is the ELBO\.", next(line for line in lines if "/vae.py" in line))
     assert not (clone / "runs" / "none").exists()
+
+
+def test_eval_names_a_set_of_fields_and_what_is_typed_wins():
+    file = str(ROOT / "configs" / "vae.py")
+    full, quick, typed = (
+        config_files.load(file, overrides, name)[0]["eval"]
+        for name, overrides in (("full", []), ("quick", []), ("quick", ["eval.samples=5"]))
+    )
+    assert full == config_files.load(file, [])[0]["eval"]
+    assert quick == full | {key.removeprefix("eval."): value for key, value in evaluation.QUICK.items()}
+    assert typed == quick | {"samples": 5}
 
 
 def test_cores_where_the_system_does_not_say_which_are_ours(monkeypatch):

@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 from support import ROOT, SMALL, tiny, with_settings
 
+from vae_jax.api import pages
 from vae_jax.core import errors
+from vae_jax.evaluation import config as sets
 from vae_jax.evaluation import evaluate as evaluation
+from vae_jax.figures import draw
 from vae_jax.storage import run_directory, tables
 from vae_jax.study import study
 from vae_jax.training import loop
@@ -86,6 +89,23 @@ def params(workdir, planned, number: int):
     directory = workdir / "checkpoints" / f"group_{index:03d}"
     saved = loop.load(group.spec, group.hyperparams, group.dataset, directory)
     return [np.asarray(leaf)[group.numbers.index(number)].tobytes() for leaf in jax.tree.leaves(saved.state)]
+
+
+def test_a_study_without_metrics_is_drawn_and_told_and_its_table_can_be_filled_later(begun, workdir):
+    sweeps = [seeds(2), ("objective.beta", ["1"])]
+    config = small(**sets.overrides("none"))
+    rows = study.run(config, workdir, None, sweeps)
+    metrics = {"mse", "train_mse"}  # of the closed form
+    assert [{key for key in row if "." not in key} for row in rows] == [{"run", "name", "seed"}] * 2 + [
+        {"run", "name"} | metrics
+    ]
+    assert study.summary(rows).splitlines()[1].split() == ["vae", "2"]
+    assert study.best(rows) == ""
+    assert {path.stem for path in draw.draw(workdir)} == {"learning_curves", "posterior_std"}
+    assert "vae" in pages.report(workdir).read_text()
+    study.run(small(), workdir, None, sweeps)
+    assert cells(workdir) == cells(begun)
+    assert files(workdir) == files(begun)
 
 
 # New seeds and values

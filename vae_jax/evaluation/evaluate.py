@@ -99,6 +99,8 @@ def evaluate(
     plan = Plan.of(setting)
     if not plan.metrics:
         yield from (({}, {}) for _ in range(len(trained)))
+        if progress:
+            progress.update(progress.done + len(trained))
         return
     start, together, done = 0, plan.together(len(trained)), progress.done if progress else 0
     programs = functools.lru_cache(maxsize=1)(functools.partial(Programs.build, plan))

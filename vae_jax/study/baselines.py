@@ -18,7 +18,7 @@ def rows(study: Study, first: int) -> list[Row]:
                     continue
                 kind, sigma = rules.sigma(run.config)
                 settings = (run.config["model.latents"], run.config["objective.beta"], sigma if kind == "fixed" else None)
-                metrics = baselines.row(name, group.dataset, *settings)
+                metrics = baselines.row(name, group.dataset, *settings, run.config["eval.without"])
                 if metrics is not None:
                     found[key] = {"run": first + len(found), "name": name} | _settings(name, run) | metrics
     return list(found.values())
