@@ -31,6 +31,7 @@ _CONFIG = flags.DEFINE_string("config", None, "Config file, configs/NAME.py; --c
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory that will hold everything (default: runs/NAME).")
 _SWEEP = flags.DEFINE_multi_string("sweep", [], "KEY=V1,V2,...: one run per value; commas inside brackets do not split.")
 _OVERRIDE = flags.DEFINE_multi_string("override", [], "What --config.KEY=VALUE stands for: KEY=VALUE.")
+_TENSORBOARD = flags.DEFINE_bool("tensorboard", False, "Write event files for TensorBoard too, below tensorboard/.")
 _RESTART = flags.DEFINE_bool("restart", False, "Remove what a study left in the workdir, and start over.")
 _EVAL = flags.DEFINE_enum("eval", "full", ["none", "quick", "full"], "How much is evaluated; full: what the config says.")
 _ALLOW_DIVERGED = flags.DEFINE_bool("allow_diverged", False, "Exit with 0, and not with 3, where runs diverged.")
@@ -46,9 +47,12 @@ def _import_ahead() -> None:
 def main() -> None:
     from vae_jax.api import pages
     from vae_jax.figures import draw as figures
+    from vae_jax.figures import tensorboard
     from vae_jax.study import study
     from vae_jax.system import multihost
 
+    if _TENSORBOARD.value:
+        tensorboard.require()
     config, sweep = config_files.load(_CONFIG.value, _OVERRIDE.value, _EVAL.value)
     workdir = pathlib.Path(_WORKDIR.value or f"runs/{pathlib.Path(_CONFIG.value).stem}")
     planned = study.plan(config, sweep, [config_files.parse_sweep(text) for text in _SWEEP.value])
@@ -59,6 +63,8 @@ def main() -> None:
         return
     drawn = figures.draw(workdir)
     pages.report(workdir)
+    if _TENSORBOARD.value:
+        tensorboard.write(workdir)
     print(study.summary(rows))
     print(study.best(rows), end="\n" if study.best(rows) else "")
     print(f"{workdir}: results.csv, {len(drawn)} figures in figures/, and all of it in report.html")

@@ -27,7 +27,7 @@ SMALL = {
     "eval.aggregate_samples": 0,
 }
 TRAIN = ["--config=configs/vae.py", *(f"--config.{key}={value}" for key, value in SMALL.items())]
-TRAIN += ["--sweep=objective.beta=0.5,1", "--sweep=seed=0,1"]
+TRAIN += ["--sweep=objective.beta=0.5,1", "--sweep=seed=0,1", "--tensorboard"]
 ESCAPE = "\x1b"
 QUICK = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # half the time to compile
 
@@ -108,6 +108,7 @@ def test_train_says_plain_lines_where_there_is_no_terminal(trained):
 def test_train_fills_the_directory(clone, trained):
     workdir = clone / "runs" / "vae"
     names = {"config.json", "metrics.jsonl", "results.csv", "log.jsonl", "arrays", "checkpoints", "figures", "report.html"}
+    names |= {"tensorboard"}
     assert names <= {path.name for path in workdir.iterdir()}
     rows = tables.read_csv(workdir / "results.csv")
     assert [(row["objective.beta"], row["seed"]) for row in rows] == [(0.5, 0), (0.5, 1), (1.0, 0), (1.0, 1)]
@@ -146,7 +147,7 @@ def test_report_puts_several_studies_on_one_page(clone, typed):
 @pytest.mark.parametrize(
     ("main", "flags"),
     [
-        ("train", ("config", "workdir", "sweep", "eval")),
+        ("train", ("config", "workdir", "sweep", "eval", "tensorboard")),
         ("evaluate", ("config", "workdir")),
         ("figures", ("config", "workdir")),
         ("report", ("config", "workdir")),

@@ -492,6 +492,14 @@ def test_baselines_of_bits_that_are_drawn_afresh_do_not_depend_on_one_draw():
 # Nearest neighbours
 
 
+def test_a_closed_form_leaves_them_out_where_they_are_not_wanted():
+    pixels, labels = np.arange(40, dtype=np.uint8).reshape(10, 4), np.arange(10) % 2
+    splits = {name: data.Split(pixels, labels) for name in ("train", "test")}
+    dataset = data.Dataset(splits, data.ImageSpec((4,), 255, False), 0)
+    rows = [baselines.row("pca", dataset, 1, 1.0, None, without) for without in ((), ("knn_accuracy",))]
+    assert rows[0].keys() - rows[1].keys() == {"knn_accuracy"}
+
+
 def test_knn_of_separate_classes_is_perfect_and_of_mixed_labels_is_not():
     generator = np.random.default_rng(0)
     labels = np.arange(60) % 3
