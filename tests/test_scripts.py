@@ -112,7 +112,7 @@ def test_train_fills_the_directory(clone, trained):
     assert names <= {path.name for path in workdir.iterdir()}
     rows = tables.read_csv(workdir / "results.csv")
     assert [(row["objective.beta"], row["seed"]) for row in rows] == [(0.5, 0), (0.5, 1), (1.0, 0), (1.0, 1)]
-    assert len(run_directory.read_jsonl(workdir / "metrics.jsonl")) == 8
+    assert len(run_directory.read_jsonl(workdir / "metrics.jsonl")) == 12  # epochs 0, 1 and 2
     assert run_directory.read_json(workdir / "config.json")["config"]["model"]["hidden"] == [8]
 
 
@@ -147,7 +147,7 @@ def test_report_puts_several_studies_on_one_page(clone, typed):
 @pytest.mark.parametrize(
     ("main", "flags"),
     [
-        ("train", ("config", "workdir", "sweep", "eval", "tensorboard")),
+        ("train", ("config", "workdir", "sweep", "eval")),
         ("evaluate", ("config", "workdir")),
         ("figures", ("config", "workdir")),
         ("report", ("config", "workdir")),
