@@ -91,10 +91,11 @@ def params(workdir, planned, number: int):
     return [np.asarray(leaf)[group.numbers.index(number)].tobytes() for leaf in jax.tree.leaves(saved.state)]
 
 
-def test_a_study_without_metrics_is_drawn_and_told_and_its_table_can_be_filled_later(begun, workdir):
+def test_a_study_without_metrics_is_drawn_and_told_and_its_table_can_be_filled_later(begun, workdir, capsys):
     sweeps = [seeds(2), ("objective.beta", ["1"])]
     config = small(**sets.overrides("none"))
     rows = study.run(config, workdir, None, sweeps)
+    assert capsys.readouterr().err.splitlines()[-1].startswith("evaluation: 2 runs in ")
     metrics = {"mse", "train_mse"}  # of the closed form
     assert [{key for key in row if "." not in key} for row in rows] == [{"run", "name", "seed"}] * 2 + [
         {"run", "name"} | metrics
