@@ -1,10 +1,13 @@
 """The notebook of the documents runs outside the checkout, and the outputs that it shows are those of a run."""
 
+import base64
+import io
 import re
 
 import nbclient
 import nbformat
 import numpy as np
+from PIL import Image
 from support import ROOT
 
 NOTEBOOK = ROOT / "docs/quickstart.ipynb"
@@ -61,3 +64,15 @@ def test_it_needs_the_package_alone():
     assert imported == {"pathlib", "tempfile", "numpy", "IPython", "PIL", "sklearn", "vae_jax"}
     used = set(re.findall(r"vae_jax\.(\w+)", source))
     assert {"curves", "default_config", "draw", "evaluate", "frame", "load", "run"} <= used
+
+
+def test_pictures_are_not_dark():
+    cells = [cell for cell in nbformat.read(NOTEBOOK, as_version=4).cells if cell.cell_type == "code"]
+    outputs = [
+        output.data["image/png"] for cell in cells for output in cell.outputs if "image/png" in output.get("data", {})
+    ]
+    pictures = [Image.open(io.BytesIO(base64.b64decode(output))).convert("L") for output in outputs]
+    assert len(pictures) >= 10
+    for picture in pictures:
+        low, high = picture.getextrema()
+        assert low < 50 and high > 180
