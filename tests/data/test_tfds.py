@@ -91,7 +91,7 @@ DAMAGES = {  # what is damaged, how, and what is said
     "a flipped bit": ("*test*", damaged_shard, "RuntimeError: Corrupted"),
     "half a shard": ("*test*", lambda path: os.truncate(path, path.stat().st_size // 2), "RuntimeError: "),
     "no shard": ("*test*", pathlib.Path.unlink, "RuntimeError: open"),
-    "no features": ("features.json", pathlib.Path.unlink, "FileNotFoundError: "),
+    "no features": ("features.json", pathlib.Path.unlink, "ValueError: Cannot restore"),
     "half the features": ("features.json", lambda path: os.truncate(path, 100), "JSONDecodeError: "),
     "half the description": ("dataset_info.json", lambda path: os.truncate(path, 100), "ParseError: "),
 }
