@@ -22,7 +22,7 @@ class Progress:
 
     def update(self, done: float | int, detail: str = "") -> None:
         """Report that `done` of `total` units are done (the last perhaps in part), with a `detail` such as the loss."""
-        self.done = done
+        self.done = done = max(done, self.done)  # what comes after a part may be reported anew from its beginning
         rate = (done - self.first) / max(time.monotonic() - self.start, 1e-9)
         # Without any finished work there is no rate yet.
         speed = f", {rate:,.0f} {self.unit}/s, {(self.total - done) / rate:.0f} s left" if rate else ""
