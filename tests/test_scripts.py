@@ -235,9 +235,11 @@ class Checkout:
         return [line.removeprefix(f"{self.root}: ") for line in lines]
 
 
-def test_reproduce_makes_the_environment_once_and_runs_both_studies(tmp_path):
+def test_reproduce_makes_the_environment_once_and_runs_all_studies(tmp_path):
     checkout = Checkout(tmp_path)
-    studies = [f"-m experiments.train --config=configs/{name}.py --workdir=runs/{name}" for name in ("ablations", "latents")]
+    names = ("ablations", "latents", "faces", "post")
+    studies = [f"-m experiments.train --config=configs/{name}.py --workdir=runs/{name}" for name in names]
+    studies.append("-m experiments.claims --workdir=runs")
     first = checkout.run("reproduce")
     assert first.returncode == 0, first.stderr
     venv, pip, *trained = checkout.calls()
