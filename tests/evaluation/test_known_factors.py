@@ -21,8 +21,13 @@ def known():
     return known_factors.Known(pixels / np.float32(255), factors, RENDER, faces.FACTORS, 0)
 
 
-def test_codes_that_are_pixels_average_the_two_pictures(known):
-    found = known_factors.between(PIXELS, known)
+def test_codes_that_are_pixels_average_the_two_pictures():
+    size = 32  # at 16 a strand of hair is one pixel wide, and half of it reads as half its length
+    pixels, factors = faces.draw(80, size, seed=5)
+    render = functools.partial(faces.render, size=size)
+    known = known_factors.Known(pixels / np.float32(255), factors, render, faces.FACTORS, 0)
+    model = known_factors.Model(PIXELS.encode, lambda z: z.reshape(-1, size, size, 1))
+    found = known_factors.between(model, known)
     np.testing.assert_allclose(found["ratio"], 1, rtol=1e-4)
     np.testing.assert_allclose(found["line"], found["average_line"], atol=1e-6)
     np.testing.assert_allclose(found["true_line"][:, 0], found["average_line"][:, 0], atol=1e-6)
