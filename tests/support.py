@@ -177,13 +177,13 @@ class Forks:
     def start(self, main: str, arguments: list[str], limit: int = 0) -> int:
         """The process id of `python -m experiments.MAIN ARGUMENTS`; no file may grow beyond `limit` bytes, if given.
 
-        One that takes two minutes hangs, and is killed.
+        One that takes five minutes hangs, and is killed.
         """
         command = f"experiments.{main}", [str(argument) for argument in arguments], str(self.out), str(self.err), limit
         self.server.stdin.write(json.dumps(command) + "\n")
         self.server.stdin.flush()
         process = int(self.server.stdout.readline())
-        self.watch = threading.Timer(120, os.kill, (process, signal.SIGKILL))
+        self.watch = threading.Timer(300, os.kill, (process, signal.SIGKILL))
         self.watch.start()
         return process
 
