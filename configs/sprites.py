@@ -6,26 +6,18 @@
 and the BetaVAE and FactorVAE scores not to rise: at 8 only x and y are left. Three and a half minutes on 2 cores.
 """
 
-from configs import base, faces
+from configs import faces
 
 BETAS = (0.25, 0.5, 2.0, 4.0, 8.0, 16.0)  # 1 is `vae`
 
 
 def get_config():
-    config = base.get_config()
+    config = faces.get_config()
     config.name = "sprites"
     config.data.name = "sprites"
-    config.data.valid_fraction = 0.0
-    config.model.latents = 10
     config.model.hidden = (256,)
-    config.model.activation = "relu"
-    config.optimizer.learning_rate = 2e-3
     config.train.epochs = 44
-    config.train.batch_size = 64
     config.train.chunk_epochs = 4
-    config.eval.decoded = 0
-    config.eval.samples = 16
-    config.eval.aggregate_samples = 0
     return config
 
 
