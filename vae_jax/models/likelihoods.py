@@ -69,11 +69,10 @@ class Bernoulli(Likelihood):
 
     def log_prob_per_pixel(self, x: Images) -> Images:
         """x log p + (1 - x) log(1 - p), in nats, from the logits: finite, with finite gradients, at any logit."""
-        # softplus by its two stable parts: jax.nn.softplus also looks for infinities, in passes of their own. Both take the
-        # same branch at 0, so that their derivatives add up to 1/2 there; those of maximum and abs would add up to 0.
-        is_positive = self.logits > 0
-        size = jnp.where(is_positive, -self.logits, self.logits)
-        return x * self.logits - (jnp.where(is_positive, self.logits, 0) + jnp.log1p(jnp.exp(size)))
+        # softplus by its two stable parts: jax.nn.softplus also looks for infinities, in passes of their own. Both are
+        # maxima, so that their gradients at 0 are means of both sides and add up to 1/2; with jnp.abs they would not.
+        softplus = jnp.maximum(self.logits, 0) + jnp.log1p(jnp.exp(-jnp.maximum(self.logits, -self.logits)))
+        return x * self.logits - softplus
 
     @property
     def mean(self) -> Images:
