@@ -117,7 +117,7 @@ TRAIN = {
         [VAE, *NPZ, "--config.data.path={tmp}/good.npz", "--config.data.valid_fraction=0.99"],
         "data.valid_fraction=0.99: leaves no training image of 20",
     ),
-    "nan": ([VAE, *NPZ, "--config.data.path={tmp}/nan.npz"], "{tmp}/nan.npz: test has 1 values that are not finite"),
+    "nan": ([VAE, *NPZ, "--config.data.path={tmp}/nan.npz"], "{tmp}/nan.npz: test is not finite in 1 value"),
     "not in [0, 1] for Bernoulli": (
         [VAE, *NPZ, "--config.data.path={tmp}/wide.npz"],
         "model.likelihood=bernoulli needs values in [0, 1]: train has [0, 1.",

@@ -178,7 +178,7 @@ def with_nan() -> np.ndarray:
         ({"train": bytes_of(20, 1, 8, 8)}, "channels come last here; save images.transpose(0, 2, 3, 1) in its place"),
         ({"train": IMAGES, "test": IMAGES.astype(str)}, "test has dtype <U"),
         ({"train": IMAGES + 1j, "test": IMAGES}, "train has dtype complex128"),
-        ({"train": with_nan(), "test": with_nan()}, "train has 2 values that are not finite"),
+        ({"train": with_nan(), "test": with_nan()}, "train is not finite in 2 values"),
         ({"train": IMAGES, "test": bytes_of(20, 4, 5)}, "train and test should differ in length only"),
         ({"train": IMAGES, "test": IMAGES / 255}, "train and test should differ in length only"),
         ({"train": IMAGES[:0], "test": IMAGES}, "train has shape (0, 4, 4)"),

@@ -296,7 +296,7 @@ BAD = {
     "too few codes": (PERMUTED[:10], GRID[:10], "from 10 codes; should be at least 20"),
     "other rows": (PERMUTED[:50], GRID[:60], "50 codes for 60 rows of factors"),
     "fractions": (PERMUTED, GRID + 0.5, "factor 0 has the value 0.5; should be integers"),
-    "not finite": (np.where(PERMUTED == 1, np.nan, PERMUTED), GRID, "values that are not finite"),
+    "not finite": (np.where(PERMUTED == 1, np.nan, PERMUTED), GRID, "codes are not finite in"),
 }
 
 
@@ -325,7 +325,7 @@ def test_what_cannot_be_measured_is_one_line(name, mistake):
         (lambda: disentanglement.mig(PERMUTED[:30], GRID[:30] + np.arange(30)[:, None], bins=40), "bins=40"),
         (lambda: disentanglement.dci(PERMUTED, GRID, trees="oak"), "trees='oak': should be extra or boosted"),
         (lambda: disentanglement.beta_vae_score(PERMUTED, GRID[:, :1]), "needs two or more, this data has one"),
-        (lambda: disentanglement.udr([PERMUTED]), "udr of 1 models"),
+        (lambda: disentanglement.udr([PERMUTED]), "udr of 1 model"),
         (lambda: disentanglement.udr([PERMUTED, PERMUTED[1:]]), "should be the same images"),
     ],
 )

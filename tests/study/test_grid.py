@@ -556,7 +556,7 @@ def test_a_batch_larger_than_the_data_is_the_data(monkeypatch, capsys):
     assert planning.specify(run, images(9))[0].batch_size == 9
     monkeypatch.setattr(dataset, "load", lambda **_: images(9))
     planning.plan(tiny(train__batch_size=10), None, [("seed", ("0", "1"))])
-    assert capsys.readouterr().err == "train.batch_size=10: there are 9 training images; a batch is all of them\n"
+    assert capsys.readouterr().err == "train.batch_size=10: a batch is all of the training split, 9 images\n"
     planning.plan(tiny(train__batch_size=9))
     assert capsys.readouterr().err == ""
 

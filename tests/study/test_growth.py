@@ -114,7 +114,7 @@ def test_a_study_without_metrics_is_drawn_and_told_and_its_table_can_be_filled_l
 
 def test_new_seeds_and_values_are_appended_and_nothing_else_changes(begun, workdir, tmp_path, capsys):
     rows = study.run(small(), workdir, None, [seeds(3), BETAS])
-    assert capsys.readouterr().err.splitlines()[0] == f"{workdir}: 2 runs are there, 4 new"
+    assert capsys.readouterr().err.splitlines()[0] == f"{workdir}: 2 runs are there, 4 are new"
     # What was there: rows, arrays, parameters, lines.
     before = files(begun)
     assert {name: content for name, content in files(workdir).items() if name in before} == before
@@ -168,7 +168,7 @@ def test_a_field_that_the_first_command_did_not_sweep(begun, workdir):
 def test_a_value_that_is_no_longer_in_the_sweep_stays(begun, workdir, capsys):
     study.run(small(), workdir, None, [("seed", ["1", "2"]), ("objective.beta", ["1"])])
     said = capsys.readouterr().err.splitlines()
-    assert said[:2] == [f"{workdir}: 2 runs are there, 1 new", f"{workdir}: 1 run no longer in the sweep stays"]
+    assert said[:2] == [f"{workdir}: 2 runs are there, 1 is new", f"{workdir}: 1 run no longer in the sweep stays"]
     assert [row.get("seed") for row in tables.read_csv(workdir / "results.csv")] == [0, 1, 2, None]
     study.run(small(), workdir, None, [("seed", ["2"]), ("objective.beta", ["1"])])
     said = capsys.readouterr().err.splitlines()

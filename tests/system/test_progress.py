@@ -27,7 +27,7 @@ def terminal(monkeypatch) -> Terminal:
 
 
 def test_silent_but_for_the_last_line_where_there_is_no_terminal(capsys, clock):
-    meter = progress.Progress("vae (2 runs)", 4000, "steps")
+    meter = progress.Progress("vae (2 runs)", 4000, "step")
     meter.begin(0)
     for done in (1000, 2000, 4000):
         clock[0] += 0.5
@@ -38,19 +38,19 @@ def test_silent_but_for_the_last_line_where_there_is_no_terminal(capsys, clock):
 
 
 def test_a_line_about_every_tenth_of_long_work_where_there_is_no_terminal(capsys, clock):
-    meter = progress.Progress("vae", 100, "steps")
+    meter = progress.Progress("vae", 100, "step")
     meter.begin(0)
     for done in range(4, 101, 4):
         clock[0] += 4
         meter.update(done, f"loss {done}")
     lines = capsys.readouterr().err.splitlines()
     assert [line.partition("/")[0] for line in lines] == [f"vae: {done}" for done in (12, 20, 32, 40, 52, 60, 72, 80, 92)]
-    assert lines[0] == "vae: 12/100 steps, 1 steps/s, 88 s left, loss 12"
+    assert lines[0] == "vae: 12/100 steps, 1 step/s, 88 s left, loss 12"
 
 
 def test_a_terminal_shows_rate_and_time_left_on_one_line(monkeypatch, capsys, clock):
     screen = terminal(monkeypatch)
-    meter = progress.Progress("vae", 4000, "steps")
+    meter = progress.Progress("vae", 4000, "step")
     meter.begin(0)
     clock[0] += 2.0
     meter.update(1000)
@@ -65,7 +65,7 @@ def test_a_terminal_shows_rate_and_time_left_on_one_line(monkeypatch, capsys, cl
 
 def test_a_resumed_run_counts_what_it_does_itself(monkeypatch, clock):
     screen = terminal(monkeypatch)
-    meter = progress.Progress("vae", 4000, "steps")
+    meter = progress.Progress("vae", 4000, "step")
     meter.begin(3000)
     assert "3,000/4,000" in screen.getvalue()
     clock[0] += 1.0
@@ -79,8 +79,19 @@ def test_a_resumed_run_counts_what_it_does_itself(monkeypatch, clock):
 
 def test_no_rate_before_anything_is_done(monkeypatch, clock):
     screen = terminal(monkeypatch)
-    progress.Progress("vae", 10, "steps").begin(0)
+    progress.Progress("vae", 10, "step").begin(0)
     assert screen.getvalue().endswith("vae: 0/10 steps")
+
+
+def test_counts_agree_and_are_whole(monkeypatch, capsys, clock):
+    screen = terminal(monkeypatch)
+    meter = progress.Progress("evaluation", 1, "run")
+    clock[0] += 2.0
+    meter.update(0.25)
+    assert screen.getvalue().endswith("evaluation: 25% of 1 run, 6 s left")
+    meter.update(1)
+    meter.finish()
+    assert screen.getvalue().endswith("evaluation: 1 run in 2.0 s\n")
 
 
 def test_say_is_one_line_on_standard_error(capsys):

@@ -126,7 +126,7 @@ def test_going_on_trains_only_what_is_missing_and_takes_back_half_a_line(whole, 
 
 def test_a_trained_run_is_only_evaluated(whole, copy, capsys):
     assert_same(train(copy), whole)
-    assert capsys.readouterr().err.startswith("evaluation: 1 runs in ")
+    assert capsys.readouterr().err.startswith("evaluation: 1 run in ")
 
 
 def test_stopped_in_the_second_of_two_groups(two_groups, tmp_path, monkeypatch):
@@ -328,7 +328,7 @@ def test_other_failures_of_a_device_are_no_lack_of_memory(tmp_path, monkeypatch)
         (
             "free",
             1000,
-            r"5 runs need [\d.]+ kB of the host's memory, twice [\d.]+ kB while they are saved, and 1 kB are free",
+            r"5 runs would take [\d.]+ kB of the host's memory, twice [\d.]+ kB while they are saved, and 1 kB are free",
         ),
         ("per_device", 1000, r"one run needs [\d.]+ kB on its device, [\d.]+ kB of it for the data, and there are 1 kB"),
     ],
@@ -349,7 +349,7 @@ def test_a_program_that_cannot_fit_is_refused(five, two_devices, tmp_path, monke
 
 
 def test_more_devices_for_a_run_than_there_are(tmp_path):
-    with pytest.raises(errors.UserError, match=r"train\.data_devices=16: there are 8 devices"):
+    with pytest.raises(errors.UserError, match=r"train\.data_devices=16: should be at most 8, the number of devices"):
         study.run(tiny(train__data_devices=16), tmp_path / "workdir")
     with pytest.raises(errors.UserError, match=r"train\.data_devices=3: should divide the batch of 128 images"):
         study.run(tiny(train__data_devices=3), tmp_path / "workdir")

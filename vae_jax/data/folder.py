@@ -12,7 +12,7 @@ import numpy as np
 from vae_jax.core import errors
 from vae_jax.data.source import DataConfig, Loaded, Split
 from vae_jax.system import memory
-from vae_jax.system.progress import Progress, say
+from vae_jax.system.progress import Progress, counted, say
 
 ENDINGS = (".png", ".jpg", ".jpeg")
 BLOCK = 500  # images that a process decodes
@@ -36,7 +36,7 @@ def load(config: DataConfig) -> Loaded:
         found = [_files(where, part) for part in parts]
     else:
         found = [_files(where, root)]
-        say(f"{root}: {len(found[0]):,} images and there is no test split; a fifth of them becomes it")
+        say(f"{root}: {counted(len(found[0]), 'image')} and there is no test split; a fifth of them becomes it")
     paths = [path for part in found for path in part]
     shape = _shape(where, paths, config)
     needed, room = len(paths) * int(np.prod(shape)), memory.free()
@@ -95,7 +95,7 @@ def _shape(where: str, paths: Sequence[pathlib.Path], config: DataConfig) -> tup
 def _decoded(where: str, paths: Sequence[pathlib.Path], shape: tuple[int, int, int], size: int) -> np.ndarray:
     """Pixels [N, *shape] of all files, decoded by as many processes as there are cores."""
     pixels = np.empty((len(paths), *shape), np.uint8)
-    progress = Progress("reading images", len(paths), "images")
+    progress = Progress("reading images", len(paths), "image")
     done = 0
 
     def block(start: int) -> int:

@@ -9,7 +9,7 @@ from vae_jax.data.labels import inferred
 from vae_jax.data.shapes import Factor
 from vae_jax.data.source import DataConfig, Loaded, Split
 from vae_jax.storage import npz_headers
-from vae_jax.system.progress import say
+from vae_jax.system.progress import counted, say
 
 # What an array is, and the names it may have: the first always counts, of the others there should be one.
 NAMES = {
@@ -56,7 +56,7 @@ def load(config: DataConfig) -> Loaded:
         if role in chosen
     ]
     if len(splits) == 1:
-        say(f"{path}: no test split; a fifth of the {len(splits[0]):,} images in {chosen['train']} becomes it")
+        say(f"{path}: no test split; a fifth of the {counted(len(splits[0]), 'image')} in {chosen['train']} becomes it")
     return Loaded(splits[0], splits[1] if len(splits) > 1 else None, levels, factors=_factors(where, arrays))
 
 
@@ -104,7 +104,7 @@ def _check_shape(where: str, array: np.ndarray) -> None:
             f"{where} has shape {array.shape}: channels come last here; save images.transpose(0, 2, 3, 1) in its place"
         )
     if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise errors.UserError(f"{where} has {np.count_nonzero(~np.isfinite(array))} values that are not finite")
+        raise errors.UserError(f"{where} is not finite in {counted(int((~np.isfinite(array)).sum()), 'value')}")
 
 
 def _shaped(array: np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ import numpy as np
 
 from vae_jax.core import errors
 from vae_jax.data.source import Split
+from vae_jax.system.progress import counted
 
 
 def divided(split: Split, fraction: float, where: str, part: str) -> tuple[Split, Split]:
@@ -25,7 +26,9 @@ def divided(split: Split, fraction: float, where: str, part: str) -> tuple[Split
         raise errors.UserError(f"{where}: leaves no training image of {len(split)}; should be smaller")
     if not mask.any():
         least = f"0, or at least {0.5 / len(split):.2g}" if part == "validation" else "at least 3 images"
-        raise errors.UserError(f"{where}: {fraction:g} of {len(split)} images leaves no {part} image; should be {least}")
+        raise errors.UserError(
+            f"{where}: {fraction:g} of {counted(len(split), 'image')} leaves no {part} image; should be {least}"
+        )
     return split.take(np.flatnonzero(~mask)), split.take(np.flatnonzero(mask))
 
 

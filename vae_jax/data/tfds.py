@@ -208,7 +208,7 @@ def _split(builder, split: str, columns: Columns) -> Split:
     pixels = np.empty((len(source), *columns.shape), np.uint8)
     labels: Int[np.ndarray, " n"] = np.zeros(len(source), np.int64)
     factors: Float[np.ndarray, "n factors"] = np.zeros((len(source), len(columns.keys)), np.float32)
-    progress = Progress(f"reading {split}", len(source), "images")
+    progress = Progress(f"reading {split}", len(source), "image")
     # In bulk, because one by one takes three times as long; in blocks, because a row is a dict.
     for start in range(0, len(source), BLOCK):
         for number, row in enumerate(source.__getitems__(range(start, min(start + BLOCK, len(source)))), start):

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Num
 
 from vae_jax.core import errors
+from vae_jax.system import progress
 
 Codes = Num[np.ndarray, "n latents"]
 Factors = Num[np.ndarray, "rows factors"] | None  # as many rows as codes, or `check` says so
@@ -67,9 +68,9 @@ def check(codes: Codes, factors: Factors, names: Sequence[str] = ()) -> Int[np.n
     if len(codes) != len(factors):
         raise errors.UserError(f"{len(codes)} codes for {len(factors)} rows of factors; should be as many")
     if len(codes) < FEWEST:
-        raise errors.UserError(f"disentanglement from {len(codes)} codes; should be at least {FEWEST}")
+        raise errors.UserError(f"disentanglement from {progress.counted(len(codes), 'code')}; should be at least {FEWEST}")
     if not np.isfinite(codes).all():
-        raise errors.UserError(f"codes have {np.count_nonzero(~np.isfinite(codes))} values that are not finite")
+        raise errors.UserError(f"codes are not finite in {progress.counted(int((~np.isfinite(codes)).sum()), 'value')}")
     counted = np.empty(factors.shape, np.int64)
     for column, values in enumerate(factors.T):
         name = names[column] if names else column
@@ -378,7 +379,7 @@ def udr(codes: Sequence[Num[np.ndarray, "_ _"]]) -> Score:
       UserError: fewer than two models, or codes of different images.
     """
     if len(codes) < 2:
-        raise errors.UserError(f"udr of {len(codes)} models; should be at least 2, seeds of one setting")
+        raise errors.UserError(f"udr of {progress.counted(len(codes), 'model')}; should be at least 2, seeds of one setting")
     if len({len(z) for z in codes}) > 1:
         raise errors.UserError(
             f"udr of codes of {' and '.join(str(len(z)) for z in codes)} images; should be the same images"

@@ -33,7 +33,8 @@ def merged(asked: Study, there: Saved, workdir: pathlib.Path) -> Study:
     if missing := wanted - {tuple(run.config.items()) for run in study.runs}:
         study = planning.plan_grids(asked.config, [*study.grids, *asked.grids], asked.load)
         if count:
-            say(f"{workdir}: {counted(count, 'run')} {'is' if count == 1 else 'are'} there, {len(missing)} new")
+            new = f"{len(missing):,} {'is' if len(missing) == 1 else 'are'} new"
+            say(f"{workdir}: {counted(count, 'run')} {'is' if count == 1 else 'are'} there, {new}")
     if others := sum(tuple(run.config.items()) not in wanted for run in study.runs):
         say(f"{workdir}: {counted(others, 'run')} no longer in the sweep {'stays' if others == 1 else 'stay'}")
     return study

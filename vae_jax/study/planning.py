@@ -16,7 +16,7 @@ from vae_jax.study import grid, rules
 from vae_jax.study.config import Flat
 from vae_jax.study.grid import Grid, Run
 from vae_jax.system import runs
-from vae_jax.system.progress import say
+from vae_jax.system.progress import counted, say
 from vae_jax.training import optimizers
 from vae_jax.training.objectives import ObjectiveConfig, Weights
 from vae_jax.training.optimizers import OptimizerConfig, Rates
@@ -100,7 +100,7 @@ def _tell_whole_batches(planned: Sequence[Run], loaded: Callable[..., Dataset]) 
     asked = {(run.config["train.batch_size"], len(loaded(source_of(run)).splits["train"])) for run in planned}
     for size, count in sorted(asked):
         if size > count:
-            say(f"train.batch_size={size}: there are {count} training images; a batch is all of them")
+            say(f"train.batch_size={size}: a batch is all of the training split, {counted(count, 'image')}")
 
 
 def group(planned: Sequence[Run], loaded: Callable[..., Dataset]) -> dict[tuple, list[tuple[int, Hyperparams]]]:

@@ -15,6 +15,7 @@ from vae_jax.data.source import EVERYWHERE, DataConfig
 from vae_jax.models import likelihoods, networks, priors, vae
 from vae_jax.models.conv import of_layers
 from vae_jax.study.config import FIELDS, Flat
+from vae_jax.system.progress import counted
 from vae_jax.training import objectives
 from vae_jax.training.schedules import SCHEDULED, parse
 
@@ -313,7 +314,7 @@ def batch_can_be_shared(config: Flat, dataset: Dataset) -> None:
     size, devices = config["train.batch_size"], config["train.data_devices"]
     batch = batch_size(config, dataset)
     if batch % devices:
-        raise errors.UserError(f"train.data_devices={devices}: should divide the batch of {batch} images")
+        raise errors.UserError(f"train.data_devices={devices}: should divide the batch of {counted(batch, 'image')}")
     if batch == 1 and config["objective.kind"] == "mmd":
         raise errors.UserError(f"train.batch_size={size} with objective.kind=mmd: should be a batch of at least 2 images")
     if devices > 1 and sigma(config)[0] == "optimal":

@@ -83,7 +83,7 @@ def measure(
     start = time.time()
     rows: dict[int, Row] = {number: _again(study, number, row) for number, row in (known or {}).items()}
     new = len(study.runs) - len(rows)
-    progress = Progress("evaluation", new, "runs")
+    progress = Progress("evaluation", new, "run")
     for group, state in zip(study.groups, states, strict=True):
         if state is None:
             continue

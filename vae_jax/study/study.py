@@ -69,7 +69,7 @@ def execute(
             _prepare(study, there, known, workdir, restart)
         multihost.wait("prepared")
         if len(known) == len(study.runs):
-            say(f"{workdir}: all {len(study.runs)} runs are done")
+            say(f"{workdir}: {'the run is' if len(known) == 1 else f'all {len(known):,} runs are'} done")
             return tables.read_csv(workdir / "results.csv")
         return stages.measure(study, stages.train(study, workdir, known, on_chunk), workdir, known)
 

@@ -9,7 +9,7 @@ speaks = True  # of several processes of one study, only one prints
 
 
 class Progress:
-    """Counts `total` units of work (named `unit`) and reports their rate.
+    """Counts `total` units of work (one of them is a `unit`) and reports their rate.
 
     On a terminal, `update` rewrites one line with the rate and the time left. Elsewhere it prints a line about every tenth
     of the work, where that is long. Everything goes to standard error: standard output is for results.
@@ -25,9 +25,11 @@ class Progress:
         self.done = done = max(done, self.done)  # what comes after a part may be reported anew from its beginning
         rate = (done - self.first) / max(time.monotonic() - self.start, 1e-9)
         # Without any finished work there is no rate yet.
-        speed = f", {rate:,.0f} {self.unit}/s, {(self.total - done) / rate:.0f} s left" if rate else ""
-        digits = 0 if done == int(done) else 1
-        line = f"{self.label}: {done:,.{digits}f}/{self.total:,} {self.unit}{speed}" + (f", {detail}" if detail else "")
+        speed = f", {counted(round(rate), self.unit)}/s" if rate >= 1 else ""
+        speed += f", {(self.total - done) / rate:.0f} s left" if rate else ""
+        is_whole, of = done == int(done), counted(self.total, self.unit)
+        share = f"{int(done):,}/{of}" if is_whole else f"{done / self.total:.0%} of {of}"
+        line = f"{self.label}: {share}{speed}" + (f", {detail}" if detail else "")
         if self.live:
             # Cut to the width of the terminal: a line that wraps cannot be renewed.
             print(f"\r\033[K{line[: shutil.get_terminal_size().columns - 1]}", end="", file=sys.stderr, flush=True)
@@ -44,8 +46,7 @@ class Progress:
     def finish(self) -> float:
         """Print how many units were done in how many seconds; returns the seconds."""
         seconds = time.monotonic() - self.start
-        count = self.done - self.first
-        say(f"{self.label}: {count:,.0f} {self.unit} in {seconds:.1f} s", clear=self.live)
+        say(f"{self.label}: {counted(round(self.done - self.first), self.unit)} in {seconds:.1f} s", clear=self.live)
         return seconds
 
 

@@ -77,7 +77,9 @@ def check(spec: RunSpec, hyperparams: Hyperparams, dataset: Dataset) -> None:
         the state of one (each device).
     """
     if spec.train.data_devices > jax.device_count():
-        raise errors.UserError(f"train.data_devices={spec.train.data_devices}: there are {jax.device_count()} devices")
+        raise errors.UserError(
+            f"train.data_devices={spec.train.data_devices}: should be at most {jax.device_count()}, the number of devices"
+        )
     if jax.process_count() > 1 and jax.device_count() % spec.train.data_devices:
         # A process whose devices were left over could not call the program.
         raise errors.UserError(
@@ -86,8 +88,9 @@ def check(spec: RunSpec, hyperparams: Hyperparams, dataset: Dataset) -> None:
     state = memory.size(_state_like(spec, hyperparams, dataset))
     if 2 * state > memory.free():
         raise errors.UserError(
-            f"{len(hyperparams.seed)} runs need {memory.text(2 * state)} of the host's memory, twice {memory.text(state)} "
-            f"while they are saved, and {memory.text(memory.free())} are free; train fewer runs in one study"
+            f"{counted(len(hyperparams.seed), 'run')} would take {memory.text(2 * state)} of the host's memory, twice "
+            f"{memory.text(state)} while they are saved, and {memory.text(memory.free())} are free; train fewer runs in one "
+            "study"
         )
     pixels = {name: split.pixels for name, split in dataset.splits.items()}
     floats = {name: 4 * array.size for name, array in pixels.items()}
@@ -113,7 +116,7 @@ def _attempt(job: Job, stop: Sequence[int], on_chunk: OnChunk | None, most: int)
     session = _Session(job, most, saved, on_chunk)
     if saved:
         say(f"{_title(job)}: goes on from epoch {saved.step} of {job.spec.train.epochs}")
-    progress = Progress(_title(job), session.total, "steps")
+    progress = Progress(_title(job), session.total, "step")
     progress.begin(session.done)
     if session.epoch == 0:
         session.measure()
