@@ -62,6 +62,12 @@ def compiled_quickly():
     yield from with_settings(jax_disable_most_optimizations=True)
 
 
+@pytest.fixture(scope="module")
+def compiled_quickly_here():
+    """The same for a whole file, the fixtures that its tests share included."""
+    yield from with_settings(jax_disable_most_optimizations=True)
+
+
 @pytest.fixture
 def npz(tmp_path):
     """Writes arrays to a file; returns its path."""

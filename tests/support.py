@@ -78,7 +78,7 @@ SMALL = {
     "model.latents": 3,
     "model.hidden": "(4,)",
     "model.likelihood": "gaussian",
-    "train.epochs": 24,
+    "train.epochs": 12,
     "train.chunk_epochs": 1,
     "train.checkpoint_every": 1,
     "train.batch_size": 16,
@@ -124,9 +124,10 @@ print(json.dumps([fork(*command) for command in json.load(sys.stdin)]))
 # Each line on standard input is a command; its process id and then its exit code are answered.
 SERVER = """
 import json, os, resource, runpy, sys
-import numpy, sklearn.datasets, tensorflow_datasets
+import jinja2, matplotlib.backends.backend_agg, matplotlib.figure, mpl_toolkits.mplot3d, numpy
+import sklearn.datasets, sklearn.neighbors, tensorflow_datasets
 from orbax.checkpoint import v1
-import vae_jax.figures.draw, vae_jax.study.study
+import vae_jax.api.pages, vae_jax.figures.draw, vae_jax.study.study
 import experiments.command_line
 
 for line in sys.stdin:

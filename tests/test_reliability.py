@@ -23,6 +23,8 @@ from vae_jax.system import signals
 
 SEEDS = "--sweep=seed=0,1"
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly_here")
+
 
 def arguments(workdir: pathlib.Path, *more: str, **fields) -> list[str]:
     """What is typed for the small study in `workdir`; two underscores for a dot."""
@@ -102,10 +104,10 @@ def test_killed_at_any_moment(forks, whole, tmp_path, kills):
 
 def test_stopped_by_signals(forks, tmp_path):
     """SIGTERM, then Ctrl-C: each saves at the end of the chunk, says how to go on, and exits with its code."""
-    fields = {"train__epochs": 500, "train__checkpoint_every": 0}
+    fields = {"train__epochs": 150, "train__checkpoint_every": 0}
     whole, workdir = tmp_path / "whole", tmp_path / "stopped"
-    assert forks.run("train", arguments(whole, **fields)).code == 0
-    command = arguments(workdir, **fields)
+    assert forks.run("train", arguments(whole, "--eval=none", **fields)).code == 0
+    command = arguments(workdir, "--eval=none", **fields)
     metrics = workdir / "metrics.jsonl"
     for number, more in ((signal.SIGTERM, ["--restart"]), (signal.SIGINT, [])):
         size = metrics.stat().st_size if metrics.exists() else 0
@@ -115,10 +117,10 @@ def test_stopped_by_signals(forks, tmp_path):
         ended = forks.end()
         assert (ended.code, ended.out) == (128 + number, ""), ended
         epoch = max(int(path.name) for path in (workdir / "checkpoints" / "group_000").iterdir())
-        assert epoch + 1 == len(run_directory.read_jsonl(metrics)) < 500  # one before the first step
+        assert epoch + 1 == len(run_directory.read_jsonl(metrics)) < 150  # one before the first step
         typed = shlex.join([sys.executable, "-m", "experiments.train", *command])
         assert ended.err.splitlines()[-1] == (
-            f"stopped by {number.name}, saved after epoch {epoch} of 500; to go on: {typed}"
+            f"stopped by {number.name}, saved after epoch {epoch} of 150; to go on: {typed}"
         )
     assert forks.run("train", command).code == 0
     assert_same(workdir, whole)
@@ -151,9 +153,9 @@ def begun(forks, whole, tmp_path):
     workdir = tmp_path / "begun"
     shutil.copytree(whole[0], workdir)
     (workdir / "results.csv").unlink()
-    shutil.rmtree(workdir / "checkpoints" / "group_000" / "24")
+    shutil.rmtree(workdir / "checkpoints" / "group_000" / "12")
     shutil.rmtree(workdir / "arrays")
-    (workdir / "metrics.jsonl").write_text("".join((whole[0] / "metrics.jsonl").read_text().splitlines(True)[:48]))
+    (workdir / "metrics.jsonl").write_text("".join((whole[0] / "metrics.jsonl").read_text().splitlines(True)[:24]))
     return workdir
 
 
@@ -208,8 +210,8 @@ def test_restart_removes_its_own_files_only(forks, whole, tmp_path):
     for name in foreign:
         (workdir / name).parent.mkdir(exist_ok=True, parents=True)
         (workdir / name).write_text(name)
-    (workdir / "checkpoints" / "group_000" / "24" / "_CHECKPOINT_METADATA").write_text("")
-    (workdir / "checkpoints" / "group_000" / "23" / "_CHECKPOINT_METADATA").write_text("")
+    (workdir / "checkpoints" / "group_000" / "12" / "_CHECKPOINT_METADATA").write_text("")
+    (workdir / "checkpoints" / "group_000" / "11" / "_CHECKPOINT_METADATA").write_text("")
     (workdir / "results.csv").unlink()
     ended = forks.run("train", arguments(workdir, SEEDS))
     assert "no checkpoint is whole; start over by --restart" in ended.err
@@ -325,7 +327,7 @@ def test_a_diverged_run_harms_no_other(forks, whole, tmp_path):
     rows = tables.read_csv(tmp_path / "grid" / "results.csv")
     assert "diverged" not in rows[0]
     step = rows[1]["diverged"]
-    assert 0 <= step < 24 * 3
+    assert 0 <= step < 12 * 3
     last = ended.err.splitlines()[-1]
     assert last.startswith(f"error: 1 of 2 runs diverged: run 1 (vae, optimizer.learning_rate=1000000.0) at step {step};")
     assert f"  diverged at step {step}\n" in ended.out
