@@ -7,8 +7,8 @@ r"""Train a study, evaluate it, draw its figures, print its summary.
 
 Any config field can be set (--config.x.y=VALUE) or swept (--sweep=x.y=V1,V2,...; several multiply, also with the
 config's own sweep); --help lists them, and --config without a value lists the config files. The same command again goes
-on where it stopped, or only draws again. --eval=quick, while a sweep is being designed, evaluates the bounds and what
-follows from the codes, from few draws; --eval=none nothing. The same command without it fills the table, and trains
+on where it stopped, or only draws again. --eval=quick, while a sweep is being designed, evaluates the bounds and used
+latents of the test split, from few draws; --eval=none nothing. The same command without it fills the table, and trains
 nothing again. A run that turned non-finite is left where it was finite last, and the exit code is 3 when everything else
 is done. On several machines, with --workdir on a disk that all see, each process is started with the same flags and
 

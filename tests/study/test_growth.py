@@ -14,7 +14,7 @@ from vae_jax.evaluation import config as sets
 from vae_jax.evaluation import evaluate as evaluation
 from vae_jax.figures import draw
 from vae_jax.storage import run_directory, tables
-from vae_jax.study import study
+from vae_jax.study import grid, study
 from vae_jax.training import loop
 
 BETAS = ("objective.beta", ("0.5", "1"))
@@ -252,6 +252,26 @@ def test_other_evaluation_settings(begun, workdir, tmp_path, command, capsys):
     assert {name: content for name, content in files(workdir).items() if "checkpoints" in name} == {
         name: content for name, content in files(begun).items() if "checkpoints" in name
     }
+
+
+def test_a_set_of_evaluation_and_back(begun, workdir):
+    """Columns that a set leaves out are empty, and come back as they were; what is typed wins."""
+    bare = study.evaluate(workdir, None, "none")
+    assert [set(row) for row in bare[:2]] == [{"run", "name", "seed", "objective.beta"}] * 2
+    full = grid.flatten(small().to_dict())
+    study.evaluate(workdir, {"eval.without": ()}, "full", full)
+    assert cells(workdir) == cells(begun)
+    assert files(workdir) == files(begun)
+
+
+@pytest.mark.parametrize("name", ["none", "quick"])
+def test_full_takes_back_what_a_set_changed_and_nothing_else(name):
+    before = grid.flatten(small(eval__samples=3, eval__ais_images=7).to_dict())
+    after = before | sets.overrides(name)
+    assert sets.changed(name, before, before) == sets.overrides(name)
+    assert after | sets.changed("full", after, before) == before
+    mine = after | {"eval.samples": 5, "eval.batch_size": 6}
+    assert mine | sets.changed("full", mine, before) == before | {"eval.samples": 5, "eval.batch_size": 6}
 
 
 def test_a_new_evaluation_that_is_interrupted_is_done_again(begun, workdir, monkeypatch):

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from vae_jax.evaluation import accumulate, estimators
-from vae_jax.evaluation.metric import Column, Metric, Rows, Run, Values, split_columns
+from vae_jax.evaluation.metric import Column, Metric, Rows, Run, Values, evaluated_splits, split_columns
 from vae_jax.evaluation.trained import Purpose, Trained
 from vae_jax.models import likelihoods
 from vae_jax.training import objectives
@@ -37,10 +37,6 @@ def measure(
         "mean": posterior.mean,
         "log_var": posterior.log_var,
     }
-
-
-def _splits(spec) -> tuple[str, ...]:
-    return ("train", "test", *(["valid"] if spec.valid else []))
 
 
 def _update(state: dict[str, accumulate.Means], split: str, rows: Rows) -> dict[str, accumulate.Means]:
@@ -96,7 +92,7 @@ BOUNDS = Metric(
         ),
     ),
     finish=_finish,
-    splits=_splits,
+    splits=evaluated_splits,
     init=lambda reference, setting: {},
     update=_update,
 )  # fmt: skip
@@ -154,7 +150,7 @@ def _finish_scale(state: accumulate.Means, run: Run) -> Values:
         if sigma is not None:
             found["theta"] = beta * sigma**2
     missed_by = objectives.OBJECTIVES[kind].missed_by
-    if missed_by is not None:
+    if missed_by is not None and "distortion" in state:
         found["target_met"] = int(missed_by(weights, state.mean("distortion")) <= 0)
     return found
 
@@ -172,7 +168,7 @@ SCALE = Metric(
         ),
     ),
     finish=_finish_scale,
-    splits=lambda spec: ("train",),
+    splits=lambda spec: ("train",) if spec.train else (),
     init=lambda reference, setting: accumulate.Means(),
     update=lambda state, split, rows: state.add({"distortion": rows["distortion"]}),
 )  # fmt: skip

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from vae_jax.core import keys
 from vae_jax.evaluation import accumulate, queries
-from vae_jax.evaluation.metric import NEEDS, Column, Metric, Run, Values, split_columns
+from vae_jax.evaluation.metric import NEEDS, Column, Metric, Run, Values, evaluated_splits, split_columns
 from vae_jax.evaluation.trained import Purpose, Trained
 from vae_jax.models import likelihoods
 from vae_jax.models.vae import VAE, Posterior, reparameterize
@@ -243,7 +243,7 @@ CALIBRATION = Metric(
     finish=_finish,
     needs=("intervals",),
     asked=lambda spec: bool(spec.calibration_samples),
-    splits=lambda spec: ("train", "test", *(["valid"] if spec.valid else [])),
+    splits=evaluated_splits,
     measure=_measure,
     counters=(Purpose.CALIBRATION,),
     program=_program,

@@ -1,6 +1,7 @@
 """How much is drawn in evaluation: the config's `eval` group, and the sets of settings that have a name."""
 
 import dataclasses
+from collections.abc import Mapping
 
 from vae_jax.core import errors, schema
 from vae_jax.data import dataset as data
@@ -13,13 +14,16 @@ class EvalConfig:
 
     samples: int = schema.field(128, "Draws of z per image, at most.", low=1, high=10**7)
     draws: int = schema.field(
-        200_000,
+        50_000,
         "Draws of z over a split, at most: the images of a larger one have fewer than `samples`, at least 2; 0: no limit.",
         low=0,
         high=10**12,
         absent=0,
     )
     batch_size: int = schema.field(500, "Images at a time.", low=1, high=10**7)
+    train: bool = schema.field(
+        True, "Evaluate the training split too: columns train_* and what is measured on its codes.", absent=True
+    )
     valid: bool = schema.field(False, "Evaluate the validation split too: columns valid_*.", absent=False)
     without: tuple[str, ...] = schema.field((), "Metrics that are left out.", choices=METRICS, absent=())
     decoded: int = schema.field(5000, "Decoder means behind each Frechet distance.", low=0, high=10**7)
@@ -53,13 +57,14 @@ class EvalConfig:
 QUICK = {
     "eval.samples": 8,
     "eval.draws": 20_000,
+    "eval.train": False,
     "eval.decoded": 0,
     "eval.importance_samples": 0,
     "eval.aggregate_samples": 0,
     "eval.ais_temperatures": 0,
     "eval.gradient_samples": 0,
     "eval.calibration_samples": 0,
-    "eval.without": ("knn_accuracy",),
+    "eval.without": ("counterfactuals", "disentanglement"),
 }
 
 
@@ -67,8 +72,8 @@ def overrides(name: str) -> dict[str, schema.Value]:
     """Fields of the config that the set of that name changes.
 
     Args:
-      name: "full" is what the config says; "quick" is for a sweep that is being designed: the bounds and what follows from
-        the codes, from few draws; "none" leaves every metric out.
+      name: "full" is what the config says; "quick" is for a sweep that is being designed: the bounds and used latents of
+        the test split, from few draws; "none" leaves every metric out.
 
     Raises:
       UserError: no such set.
@@ -77,3 +82,16 @@ def overrides(name: str) -> dict[str, schema.Value]:
     if name not in sets:
         raise errors.unknown("set of evaluation", name, sets)
     return sets[name]
+
+
+def changed(name: str, now: Mapping[str, schema.Value], full: Mapping[str, schema.Value]) -> dict[str, schema.Value]:
+    """Fields that become other where a study is evaluated anew by the set of that name.
+
+    Args:
+      name: of the set; "full" takes back what "quick" or "none" had changed, and leaves every other field.
+      now: the fields that the study has, by dotted name.
+      full: what they are taken back to.
+    """
+    if name != "full":
+        return overrides(name)
+    return {key: full[key] for key in QUICK if any(now[key] == overrides(each)[key] for each in ("none", "quick"))}

@@ -190,6 +190,7 @@ DISENTANGLEMENT = Metric(
     ),
     finish=_scores,
     needs=("whole factors",),
+    asked=lambda spec: spec.train,
     splits=lambda spec: ("train", "test"),
     init=lambda reference, setting: accumulate.Kept(),
     update=_add,

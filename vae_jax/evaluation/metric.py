@@ -158,6 +158,11 @@ class Metric:
 METRICS: Registry[Metric] = Registry("metric")
 
 
+def evaluated_splits(spec: Any) -> tuple[str, ...]:
+    """Those that an EvalConfig asks for; the test split always."""
+    return tuple(split for split in data.SPLITS if split == "test" or getattr(spec, split))
+
+
 def split_columns(split: str, values: Values) -> Values:
     """`values` under the names of their split: those of the test split are plain."""
     return values if split == "test" else {f"{split}_{name}": value for name, value in values.items()}

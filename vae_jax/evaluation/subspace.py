@@ -72,6 +72,7 @@ SUBSPACE = Metric(
     ),
     finish=_finish,
     needs=("linear decoder",),
+    asked=lambda spec: spec.train,
     splits=lambda spec: ("train", "axes"),
     reference=_reference,
     init=_init,

@@ -126,7 +126,7 @@ def _card(run: grid.Run, group: Group, sigma: float | None) -> dict:
         "binarize": run.config["data.binarize"],
         "noise_scale": run.config["objective.noise_scale"],
         "sigma": sigma,
-        "config": run.config,
+        "config": dict(sorted(run.config.items())),  # the same bytes wherever the config came from
     }
 
 

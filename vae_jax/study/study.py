@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterator, Mapping
 
 from vae_jax.core import errors
 from vae_jax.core.schema import Value
+from vae_jax.evaluation import config as evaluation
 from vae_jax.storage import checkpoints, run_directory, tables
 from vae_jax.study import config, grid, growth, identity, planning, provenance, stages
 from vae_jax.study.identity import Saved, read
@@ -125,24 +126,35 @@ def _held(workdir: pathlib.Path) -> Iterator[None]:
         multihost.wait("done")
 
 
-def evaluate(workdir: str | os.PathLike, changes: Mapping[str, Value] | None = None) -> list[tables.Row]:
+def evaluate(
+    workdir: str | os.PathLike,
+    changes: Mapping[str, Value] | None = None,
+    eval_set: str | None = None,
+    full: Mapping[str, Value] | None = None,
+) -> list[tables.Row]:
     """Evaluate the trained runs of `workdir` anew, from its checkpoints, and write `results.csv` and `arrays/`.
 
     Args:
       workdir: the directory of a trained study.
       changes: `eval` fields by dotted name that become other than they were.
+      eval_set: "none", "quick" or "full", as `--eval`; fields that the sweep sets, or `changes`, are not the set's.
+      full: config by dotted name to which "full" takes back what another set had changed; None: the defaults.
 
     Raises:
       UserError: no run directory, one whose training has not finished, or a field that cannot be changed here.
     """
     workdir = pathlib.Path(workdir)
     there = identity.saved(workdir)
+    swept = {key for each in there.grids for key in each.keys}
     for key in changes or {}:
         if not config.find(key).key.startswith("eval."):
             raise errors.UserError(f"--config.{key}: is of the training; only eval fields can be changed here")
-        if any(key in each.keys for each in there.grids):
+        if key in swept:
             raise errors.UserError(f"--config.{key} has no effect: the sweep of {workdir} sets it")
-    now = there.config | {key: config.typed(key, value) for key, value in (changes or {}).items()}
+    defaults = {key: field.default for key, field in config.FIELDS.items()}
+    by_set = evaluation.changed(eval_set, there.config, full or defaults) if eval_set else {}
+    given = {key: value for key, value in by_set.items() if key not in swept} | dict(changes or {})
+    now = there.config | {key: config.typed(key, value) for key, value in given.items()}
     study = planning.plan_grids(now, there.grids, planning.loader())
     provenance.check_data(study.sources(), there.raw.get("data"), f"--workdir={workdir}")
     identity.tell_other_evaluation(study, there, workdir)
