@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 from configs import base
-from scripts import timing
+from scripts import studies, timing
 from scripts.timing import Contestant, Timing
 from vae_jax.core import keys
 from vae_jax.data import dataset as data
@@ -297,4 +297,15 @@ def growth(settings: Settings) -> Iterator[Row]:
         yield Row(f"growth, twice the {name}", f"{count} runs", times[name].seconds, "once", times["once"].seconds, 2.1)
 
 
-ENTRIES = {entry.__name__: entry for entry in (mnist, digits, conv, start, importance, growth)}
+def evaluation(settings: Settings) -> Iterator[Row]:
+    """Seconds of evaluation over seconds of training, with the defaults and with `--eval=quick`."""
+    goals = {"full": 0.5, "quick": 0.1}
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        for each in studies.evaluated(folder, settings.tiny):
+            for chosen, found, trained in studies.measure(each, folder, settings.repeat):
+                what = f"{each.what}, {chosen}"
+                yield Row(what, "evaluation", found.seconds, "training", trained, goals[chosen], compile=found.compile)
+
+
+ENTRIES = {entry.__name__: entry for entry in (mnist, digits, conv, start, importance, growth, evaluation)}

@@ -10,8 +10,9 @@ import jax
 import numpy as np
 import pytest
 
-from scripts import timing, workloads
+from scripts import studies, timing, workloads
 from vae_jax.models import conv
+from vae_jax.storage import run_directory
 
 ROOT = pathlib.Path(__file__).parents[1]
 QUICK = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # half the time to compile
@@ -47,12 +48,27 @@ def test_a_peer_without_its_packages_is_left_out_alone(monkeypatch, capsys):
     assert (made[1][0].name, made[1][0].units) == ("shown", 2)
 
 
-def test_an_unknown_entry_is_one_line():
+def test_evaluation_is_timed_beside_the_training_of_the_same_study(monkeypatch, tmp_path):
+    """The first time is compilation; each later one has two groups, a full evaluation and a quick one."""
+    seconds = iter([(4, 5, 9, 8), (1, 2, 2, 0.5), (1, 3, 1, 0.5), (2, 2, 3, 0.5)])
+
+    def run(config, workdir, sweep):
+        events = zip(("trained", "trained", "evaluated", "evaluated"), next(seconds), strict=True)
+        run_directory.append_jsonl(pathlib.Path(workdir) / "log.jsonl", [{"event": e, "seconds": s} for e, s in events])
+
+    monkeypatch.setattr(studies.study, "run", run)
+    monkeypatch.setattr(studies.study, "evaluate", lambda workdir, changes, chosen: None)
+    found = list(studies.measure(studies.Study("a study", {}), tmp_path, 3))
+    assert found == [("full", timing.Timing(2, 7), 4), ("quick", timing.Timing(0.5, 7.5), 4)]
+
+
+def test_an_unknown_entry_is_one_line_that_lists_all_of_them():
     command = [sys.executable, "-m", "scripts.benchmark", "--only=mist"]
     ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert ran.returncode == 2
     assert len(ran.stderr.splitlines()) == 1
     assert "mist" in ran.stderr
+    assert "|".join(workloads.ENTRIES) in ran.stderr
 
 
 def test_contestants_take_turns_and_compilation_is_apart(monkeypatch):
