@@ -102,8 +102,8 @@ def run_together(dataset: data.Dataset, settings: Mapping[str, Any], count: int,
     planned = [planning.specify(run, dataset) for run in grid.expand(config, None, [("seed", range(count))])]
     spec, mesh = planned[0][0], runs.mesh(count)
     hyperparams = runs.put(runs.pad(runs.stack([traced for _, traced in planned]), mesh.size), mesh)
-    shared = dataset.statistics(spec.model.normalize), {"train": dataset.splits["train"].pixels}
-    statistics, splits = runs.put(shared, mesh, shared=True)
+    shared = dataset.statistics(spec.model.normalize), dataset.splits["train"].pixels
+    statistics, pixels = runs.put(shared, mesh, shared=True)
     program = Program(spec)
     state = runs.over_runs(program.init, mesh)(hyperparams, statistics)
     traces = 0
@@ -117,7 +117,7 @@ def run_together(dataset: data.Dataset, settings: Mapping[str, Any], count: int,
 
     def work() -> None:
         nonlocal state
-        state, _ = advance(state, hyperparams, splits, np.int32(epochs))
+        state, _ = advance(state, hyperparams, pixels, np.int32(epochs))
         jax.block_until_ready(state)
         # A second program for the same spec would make every other time of this table worthless.
         if traces != 1:

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from support import with_settings
 
+from vae_jax.training import step
+
 # Before any computation: eight devices, of which tests take slices.
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -50,6 +52,7 @@ def compiled_once(request):
 def memory_returned():
     """Free the programs and buffers of a file: over the suite they add up to gigabytes, and malloc keeps what is freed."""
     yield
+    step._program.cache_clear()
     jax.clear_caches()
     gc.collect()
     with contextlib.suppress(AttributeError):  # of glibc

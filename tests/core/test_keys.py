@@ -149,13 +149,17 @@ def used(request):
     mesh, program, found = runs.mesh(1), Program(spec), {}
     with pytest.MonkeyPatch.context() as patch:
         recorder = Recorder(patch)
-        splits = {"train": dataset.splits["train"].pixels, "valid": dataset.images("valid")}
+        pixels, valid, sample = dataset.splits["train"].pixels, dataset.images("valid"), dataset.sample(5)
         found["bits"] = recorder.taken()
         state = runs.over_runs(program.init, mesh)(hyperparams, {})
         found["init"] = recorder.taken()
         advance = runs.over_runs(program.advance, mesh, mapped=2)
+        measure = runs.over_runs(program.measure, mesh, mapped=2)
+        measure(state, hyperparams, sample, np.int32(keys.Stream.START))
+        measure(state, hyperparams, valid, np.int32(keys.Stream.VALID))
         for _ in range(EPOCHS):
-            state, _ = advance(state, hyperparams, splits, np.int32(1))
+            state, _ = advance(state, hyperparams, pixels, np.int32(1))
+            measure(state, hyperparams, valid, np.int32(keys.Stream.VALID))
         found["training"] = recorder.taken()
         given = hyperparams.sigma, hyperparams.objective, hyperparams.seed
         trained = evaluation.TrainedRuns(spec.model, jax.device_get(state.variables), *given)
@@ -167,9 +171,9 @@ def used(request):
 def test_no_key_is_used_twice(used):
     steps = EPOCHS * (TRAIN // BATCH)
     assert {name: len(found) for name, found in used.items() if name != "evaluation"} == {
-        "bits": 1,  # of the validation split
+        "bits": 2,  # of the validation split, and of training images before the first step
         "init": 1,  # below which Linen folds in the path of each parameter
-        "training": EPOCHS + 2 * steps + EPOCHS,  # orders; noise and bits of each step; validations
+        "training": EPOCHS + 2 * steps + 2 + EPOCHS,  # orders; noise and bits of each step; before the first; validations
     }
     # Bits of train and test, then for each batch each draw, and the prior's samples: with more estimators, more.
     batches = -(-TRAIN // BATCH) + -(-TEST // BATCH)

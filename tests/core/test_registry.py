@@ -35,6 +35,15 @@ def test_what_was_added_has_its_file(shapes, added):
     assert registry.added() == {}
 
 
+def test_a_change_is_noticed(shapes):
+    seen = [registry.changes()]
+    for change in (lambda: shapes.update(flat=3), lambda: shapes.__setitem__("flat", 4), lambda: shapes.__delitem__("flat")):
+        change()
+        seen.append(registry.changes())
+    assert len(set(seen)) == len(seen)
+    assert registry.changes() == seen[-1]
+
+
 def test_what_is_missing_is_said_with_its_file(shapes, added):
     recorded = registry.added()
     del shapes["square"]

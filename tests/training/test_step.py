@@ -20,12 +20,12 @@ from vae_jax.models.vae import ModelSpec
 from vae_jax.system import runs
 from vae_jax.training import objectives, optimizers, schedules
 from vae_jax.training.state import Hyperparams, Metrics, RunSpec, TrainConfig, TrainState
-from vae_jax.training.step import Program, is_finite
+from vae_jax.training.step import Program, program_of, is_finite
 
 EPS = np.finfo(np.float32).eps
 PIXELS = load_digits().images.astype(np.uint8)[..., None]
 BATCH = jnp.asarray(PIXELS[:64] / np.float32(16))
-SPLITS = {"train": PIXELS[:150], "valid": PIXELS[150:200].astype(np.float32) / 16}
+TRAINING, IMAGES = PIXELS[:150], PIXELS[150:200].astype(np.float32) / 16
 MODEL = ModelSpec(
     shape=(8, 8, 1),
     latents=2,
@@ -103,7 +103,7 @@ def train(many: Hyperparams, chunks=(4,), devices: int = 8):
     count, many = len(many.seed), runs.pad(many, devices)
     state, found = placed(initial(many), devices), []
     for epochs in chunks:
-        state, metrics = advance_on(devices)[0](state, many, SPLITS, np.int32(epochs))
+        state, metrics = advance_on(devices)[0](state, many, TRAINING, np.int32(epochs))
         found.append(runs.take(jax.device_get(metrics), slice(count)))
     return runs.take(jax.device_get(state), slice(count)), found
 
@@ -158,9 +158,8 @@ def test_one_chunk_or_four():
     assert_same(again, state)
     assert np.all(state.step == 8)
     # Sums of the chunks in the order of the program, in float32.
-    total = functools.reduce(functools.partial(jax.tree.map, np.add), [chunk["train"] for chunk in each])
-    assert_same(jax.tree.map(lambda value: value / np.float32(4), total), whole["train"])
-    assert_same(each[-1]["valid"], whole["valid"])
+    total = functools.reduce(functools.partial(jax.tree.map, np.add), each)
+    assert_same(jax.tree.map(lambda value: value / np.float32(4), total), whole)
 
 
 @pytest.mark.stress
@@ -188,22 +187,22 @@ def test_runs_of_a_seed_start_and_walk_alike():
     assert first.rate == other.rate
     np.testing.assert_allclose(other.loss, other.distortion + 4 * other.rate, rtol=2 * EPS)
     assert np.all(state.diverged_at == -1)
-    assert chunk["train"].loss[0] != chunk["train"].loss[1]
+    assert chunk.loss[0] != chunk.loss[1]
 
 
 def test_training_lowers_the_loss():
-    # Of the autoencoder, in nats per image: 64 log 2 = 44 where the decoder says one half, 34 after eight steps.
+    # Of the autoencoder, in nats per image: 64 log 2 = 44 where the decoder says one half.
     _, each = train(GRID, (1, 1, 1, 1))
-    assert 40 < each[0]["train"].loss[4] < 60  # a mean over steps and images, not a sum
-    assert each[3]["valid"].loss[4] < each[0]["valid"].loss[4] - 10
+    assert 40 < each[0].loss[4] < 60  # a mean over steps and images, not a sum
+    assert each[3].loss[4] < each[0].loss[4] - 10
 
 
 def test_a_deterministic_code_reports_an_infinite_rate():
-    for metrics in trained()[1][0].values():
-        assert (np.isposinf(metrics.rate) == [False, False, False, False, True]).all()
-        assert metrics.mean_std[4] == 0
-        assert np.all(metrics.mean_std[:4] > 0)
-        assert np.isfinite(metrics.loss).all()
+    metrics = trained()[1][0]
+    assert (np.isposinf(metrics.rate) == [False, False, False, False, True]).all()
+    assert metrics.mean_std[4] == 0
+    assert np.all(metrics.mean_std[:4] > 0)
+    assert np.isfinite(metrics.loss).all()
 
 
 def network(params, x, eps):
@@ -272,7 +271,7 @@ def test_what_is_not_finite_is_seen(where, bad):
 
 def epochs_of(index: int) -> np.ndarray:
     """The numbers of the images in the order in which a run sees them, [epochs, images]."""
-    numbers = {image.tobytes(): number for number, image in enumerate(SPLITS["train"])}
+    numbers = {image.tobytes(): number for number, image in enumerate(TRAINING)}
     assert len(numbers) == 150
     return np.array([[numbers[image.tobytes()] for image in batch] for batch in alone(index)[2]]).reshape(4, 128)
 
@@ -297,7 +296,7 @@ def test_one_trace_for_all_lengths_and_hyperparams():
 
 def test_the_compiled_program_holds_no_collective():
     many = runs.pad(GRID, 8)
-    text = advance_on(8)[0].lower(placed(initial(many), 8), many, SPLITS, np.int32(1)).compile().as_text()
+    text = advance_on(8)[0].lower(placed(initial(many), 8), many, TRAINING, np.int32(1)).compile().as_text()
     assert "while" in text
     assert not re.findall(r"all-reduce|all-gather|all-to-all|collective-permute|collective-broadcast|reduce-scatter", text)
 
@@ -323,7 +322,7 @@ def train_on(devices: int, **fields):
     program, mesh = Program(spec), runs.mesh(2, devices)
     init, advance = runs.over_runs(program.init, mesh), runs.over_runs(program.advance, mesh, mapped=2)
     many = runs.put(many, mesh)
-    args = (init(many, {}), many, runs.put(SPLITS, mesh, shared=True), np.int32(4))
+    args = (init(many, {}), many, runs.put(TRAINING, mesh, shared=True), np.int32(4))
     compiled = advance.lower(*args).compile()
     return compiled.as_text(), runs.fetch(compiled(*args))
 
@@ -354,7 +353,7 @@ def test_every_objective_over_several_devices(kind, devices):
         one = runs.stack([dataclasses.replace(hyperparams(), objective=weights)])
         program, mesh = Program(spec), runs.mesh(1, count)
         state = runs.over_runs(program.init, mesh)(one, {})
-        found.append(runs.fetch(runs.over_runs(program.advance, mesh, mapped=2)(state, one, SPLITS, np.int32(4))))
+        found.append(runs.fetch(runs.over_runs(program.advance, mesh, mapped=2)(state, one, TRAINING, np.int32(4))))
     for mine, theirs in zip(*map(jax.tree.leaves, found), strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-5)
 
@@ -388,7 +387,7 @@ def test_a_diverged_run_stands_still():
     (one, _), (all_four, (chunk,)) = train(wild, (1,)), train(wild)
     assert all_four.diverged_at.tolist() == [-1, -1, 1, -1, -1]
     assert all_four.step.tolist() == [8] * 5  # the clock goes on
-    assert not np.isfinite(chunk["train"].loss[2])
+    assert not np.isfinite(chunk.loss[2])
     for leaf in jax.tree.leaves((all_four.params, all_four.opt_state)):
         assert np.isfinite(leaf).all()
     # What it was after the only good step, however long it goes on.
@@ -416,24 +415,29 @@ def test_no_nan_reaches_the_parameters():
     assert_same(worse, bad.replace(step=4))
 
 
-def test_valid_metrics_are_those_of_the_valid_split():
-    program = Program(SPEC)
-    start = state_of()
-    shapes = jax.eval_shape(program.advance, start, hyperparams(), {"train": SPLITS["train"]}, np.int32(1))[1]
-    assert set(shapes) == {"train"}
-    program = Program(spec_with(train__batch_size=15))
-    state, chunk = jax.jit(program.advance)(start, hyperparams(), SPLITS, np.int32(1))
-    assert set(chunk) == {"train", "valid"}
-    # At the end of the chunk, with keys of their own stream, in batches no smaller than those of training.
-    key, found = keys.at(keys.stream(0, keys.Stream.VALID), 10), []
-    for number, part in enumerate(np.array_split(SPLITS["valid"], 3)):
+def test_a_process_has_one_program_for_a_spec_until_a_part_changes(monkeypatch):
+    found, mesh = program_of(spec_with()), runs.mesh(1)
+    assert program_of(spec_with()) is found
+    assert found.over_runs("advance", mesh, mapped=2) is found.over_runs("advance", mesh, mapped=2)
+    assert found.over_runs("advance", mesh, mapped=2) is not found.over_runs("advance", mesh, mapped=2, donate=True)
+    # A cell of a notebook that is run again may add another loss under the same name.
+    monkeypatch.setitem(objectives.OBJECTIVES, "mine", objectives.OBJECTIVES["weighted"])
+    assert program_of(spec_with()) is not found
+
+
+def test_metrics_of_images_are_those_of_the_network():
+    state, images = state_of().replace(step=jnp.int32(10)), IMAGES
+    measure = jax.jit(Program(spec_with(train__batch_size=15)).measure)
+    found = measure(state, hyperparams(), images, jnp.int32(keys.Stream.VALID))
+    # With keys of their own stream, in batches no smaller than those of training.
+    key, parts = keys.at(keys.stream(0, keys.Stream.VALID), 10), []
+    for number, part in enumerate(np.array_split(images, 3)):
         noise = random.normal(keys.at(keys.at(key, number), 0), (len(part), 2))
-        found.append(jax.jit(network)(state.params, part, noise))
-    distortion, rate = map(jnp.concatenate, zip(*found, strict=True))
-    valid = chunk["valid"]
-    np.testing.assert_allclose(valid.distortion, distortion.mean(), rtol=10 * EPS)
-    np.testing.assert_allclose(valid.rate, rate.mean(), rtol=100 * EPS)
-    np.testing.assert_allclose(valid.loss, (distortion + rate).mean(), rtol=10 * EPS)
+        parts.append(jax.jit(network)(state.params, part, noise))
+    distortion, rate = map(jnp.concatenate, zip(*parts, strict=True))
+    np.testing.assert_allclose(found.distortion, distortion.mean(), rtol=10 * EPS)
+    np.testing.assert_allclose(found.rate, rate.mean(), rtol=100 * EPS)
+    np.testing.assert_allclose(found.loss, (distortion + rate).mean(), rtol=10 * EPS)
 
 
 def two_epochs(**changed) -> tuple[TrainState, Metrics]:
@@ -442,8 +446,7 @@ def two_epochs(**changed) -> tuple[TrainState, Metrics]:
     lengths = changed.pop("lengths", {})
     given = dataclasses.replace(hyperparams(), objective=weights, schedule_epochs=lengths)
     program = Program(spec_with(**changed))
-    state, metrics = jax.jit(program.advance)(jax.jit(program.init)(given, {}), given, SPLITS, jnp.int32(2))
-    return state, metrics["train"]
+    return jax.jit(program.advance)(jax.jit(program.init)(given, {}), given, TRAINING, jnp.int32(2))
 
 
 def test_a_scheduled_weight_moves_with_the_epochs():

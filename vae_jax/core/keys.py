@@ -21,7 +21,7 @@ class Stream(enum.IntEnum):
     VALID = 4  # epsilon on the validation split, per chunk
     EVALUATION = 5  # every draw of the evaluation
     PRIOR = 6  # draws from the prior that an objective needs, per step
-    START = 7  # epsilon and bits of the metrics before the first step
+    START = 7  # epsilon on training images before the first step
     BETA = 8  # beta of each image, per step, where the networks are told beta
 
 
@@ -31,11 +31,12 @@ class DataStream(enum.IntEnum):
     TRAIN = 100  # far from the streams of a run, whose seed may be the same number
     VALID = 101
     TEST = 102
+    SAMPLE = 103  # training images that are measured before the first step
 
 
-def stream(seed: int | Int[Array, ""], name: enum.IntEnum) -> Key[Array, ""]:
-    """The key at the head of stream `name` of the run (or data set) with this seed."""
-    return random.fold_in(random.key(seed), int(name))
+def stream(seed: int | Int[Array, ""], name: enum.IntEnum | Int[Array, ""]) -> Key[Array, ""]:
+    """The key at the head of stream `name` (or its number) of the run (or data set) with this seed."""
+    return random.fold_in(random.key(seed), int(name) if isinstance(name, enum.IntEnum) else name)
 
 
 def at(key: Key[Array, ""], counter: int | Int[Array, ""]) -> Key[Array, ""]:

@@ -21,6 +21,7 @@ PACKAGE = pathlib.Path(__file__).parents[1]
 
 
 REGISTRIES: "dict[str, Registry]" = {}  # every table of this process, by kind
+_last_change = 0
 
 
 class Registry(dict[str, Part], Generic[Part]):
@@ -38,13 +39,29 @@ class Registry(dict[str, Part], Generic[Part]):
         if not file or PACKAGE not in pathlib.Path(file).resolve().parents:
             self.origin[name] = file or "an interactive session"
         super().__setitem__(name, part)
+        _changed()
 
     def __delitem__(self, name: str) -> None:
         self.origin.pop(name, None)
         super().__delitem__(name)
+        _changed()
+
+    def update(self, *args, **kwargs) -> None:
+        super().update(*args, **kwargs)
+        _changed()
 
     def __missing__(self, name: str) -> Part:
         raise errors.unknown(self.kind, name, self)
+
+
+def _changed() -> None:
+    global _last_change
+    _last_change += 1
+
+
+def changes() -> int:
+    """A number that differs after every change of a table: what was built from the parts of before is not used again."""
+    return _last_change
 
 
 def added() -> dict[str, dict[str, str]]:

@@ -82,6 +82,14 @@ class Dataset:
         for start in range(0, len(pixels), BLOCK):
             yield to_unit(pixels[start : start + BLOCK], levels)
 
+    def sample(self, count: int) -> np.ndarray:
+        """[count, *shape] float32 in [0, 1]: training images from all over the split, which may be sorted."""
+        pixels = self.splits["train"].pixels
+        pixels = pixels[np.linspace(0, len(pixels) - 1, count).astype(int)]
+        if self.spec.dynamic:
+            return to_unit(draw_bits(keys.stream(self.seed, keys.DataStream.SAMPLE), pixels, self.spec.levels), 1)
+        return to_unit(pixels, self.spec.levels)
+
     def _drawn(self, split: str) -> np.ndarray:
         """The bits of a split, drawn once."""
         if split not in self._bits:

@@ -5,19 +5,20 @@ import functools
 import math
 import pathlib
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from vae_jax.core import errors
+from vae_jax.core import errors, keys
 from vae_jax.data.dataset import Dataset
 from vae_jax.storage import checkpoints, run_directory
 from vae_jax.system import memory, multihost, runs, signals
 from vae_jax.system.progress import Progress, counted, say
 from vae_jax.training import objectives
 from vae_jax.training.state import Hyperparams, Metrics, RunSpec, TrainState
-from vae_jax.training.step import Program
+from vae_jax.training.step import Program, program_of
 
 OnChunk = Callable[[list[run_directory.Row]], object]
 
@@ -119,7 +120,7 @@ def _attempt(job: Job, stop: Sequence[int], on_chunk: OnChunk | None, most: int)
     progress = Progress(_title(job), session.total, "step")
     progress.begin(session.done)
     if session.epoch == 0:
-        session.measure()
+        session.start()
     while session.epoch < job.spec.train.epochs:
         session.advance()
         asked = -multihost.least(-max(stop, default=0))  # all processes stop together
@@ -189,15 +190,19 @@ class _Session:
             self.size = run_directory.forget(job.metrics, [row["run"] for row in job.labels], last)
             if saved and self.size < saved.metadata["metrics_bytes"]:
                 raise run_directory.shortened(job.metrics, self.size, saved.metadata["metrics_bytes"])
-        program = Program(job.spec)
+        program = program_of(job.spec)
         mesh = self.mesh = runs.mesh(most, job.spec.train.data_devices)
-        statistics, self.splits = runs.put(_shared(job), mesh, shared=True)
+        statistics = runs.put(job.dataset.statistics(job.spec.model.normalize), mesh, shared=True)
+        self.pixels = runs.put(job.dataset.splits["train"].pixels, mesh, shared=True)
+        valid = job.dataset.images("valid") if "valid" in job.dataset.splits else None
+        self.valid = None if valid is None else runs.put(valid, mesh, shared=True)
         state = _state_like(job.spec, job.hyperparams, job.dataset)
-        room = memory.per_device(2 * memory.size(state))  # the host holds all states twice while it saves them
+        room = memory.per_device(2 * memory.size(state)) - memory.size(valid)  # the host holds all states twice to save them
         trees = state, job.hyperparams
-        self.blocks, self.program = _blocks(program.advance, mesh, most, len(job.labels), trees, self.splits, room)
+        self.blocks, self.program = _blocks(program, mesh, most, len(job.labels), trees, self.pixels, room)
+        self.measured = program.over_runs("measure", mesh, mapped=2)
         self.hyperparams = self.blocks.hold(job.hyperparams)
-        init = runs.over_runs(program.init, mesh)
+        init = program.over_runs("init", mesh)
         with memory.watched(self.together):
             if saved:
                 self.state = self.blocks.hold(saved.state)
@@ -219,12 +224,13 @@ class _Session:
         """Of those, how many are done."""
         return self.epoch * self.job.spec.steps_per_epoch * len(self.job.labels)
 
-    def measure(self) -> None:
-        """Write the lines of metrics before the first step."""
-        start = runs.over_runs(Program(self.job.spec).start, self.mesh, mapped=2)
+    def start(self) -> None:
+        """Write the lines of metrics before the first step: of as many training images as there are validation images."""
+        spec, dataset = self.job.spec, self.job.dataset
+        count = min(10 * spec.batch_size, spec.train_size) if self.valid is None else len(self.valid)
+        images = runs.put(dataset.sample(count), self.mesh, shared=True)
         with memory.watched(self.together):
-            found = self.blocks.fetch(self.blocks.call(start, (self.state, self.hyperparams), self.splits))
-        self._write(found)
+            self._write(self._measure(images, keys.Stream.START))
 
     def advance(self) -> None:
         """Train a chunk and write its lines of metrics."""
@@ -232,13 +238,21 @@ class _Session:
         length = min(spec.chunk_epochs, spec.train.epochs - self.epoch)
         with memory.watched(self.together):
             held = self.state, self.hyperparams
-            self.state, chunk = self.blocks.call(self.program, held, self.splits, np.int32(length))
+            self.state, chunk = self.blocks.call(self.program, held, self.pixels, np.int32(length))
             chunk = self.blocks.fetch(chunk)  # waits: what fails on a device fails here
-        self.epoch += length
-        self._write(chunk)
+            self.epoch += length
+            self._write(chunk)
 
-    def _write(self, metrics: dict[str, Metrics]) -> None:
-        """Add lines of metrics to the file, and pass them to the callback."""
+    def _measure(self, images: Any, stream: keys.Stream) -> Metrics:
+        """Metrics of every run as it is, on these images."""
+        held = self.state, self.hyperparams
+        return self.blocks.fetch(self.blocks.call(self.measured, held, images, np.int32(stream)))
+
+    def _write(self, train: Metrics) -> None:
+        """Add lines of metrics to the file, with those of the validation split, and pass them to the callback."""
+        metrics = {"train": train}
+        if self.valid is not None:
+            metrics["valid"] = self._measure(self.valid, keys.Stream.VALID)
         self.rows = _lines(self.job.labels, self.epoch, self.epoch * self.job.spec.steps_per_epoch, metrics)
         if multihost.writes():
             # Raises if the file was deleted or recreated meanwhile.
@@ -260,19 +274,11 @@ class _Session:
         self.saved_at = self.epoch
 
 
-def _shared(job: Job) -> tuple[dict, dict]:
-    """What all runs of a job need on each device: the statistics of the training data, and the splits."""
-    splits = {"train": job.dataset.splits["train"].pixels}
-    if "valid" in job.dataset.splits:
-        splits["valid"] = job.dataset.images("valid")
-    return job.dataset.statistics(job.spec.model.normalize), splits
-
-
 def _blocks(
-    advance: Callable, mesh: Mesh, most: int, count: int, trees: tuple, splits: dict, room: int
+    program: Program, mesh: Mesh, most: int, count: int, trees: tuple, pixels: Any, room: int
 ) -> tuple[runs.Blocks, Callable]:
     """As many runs at a time, of at most `most`, as fit into `room` bytes on each device, and `advance` of so many."""
-    lanes, shared = mesh.shape["runs"], memory.size(splits)
+    lanes, shared = mesh.shape["runs"], memory.size(pixels)
     sharding = NamedSharding(mesh, PartitionSpec("runs"))
     each = math.ceil(most / lanes)
     while True:
@@ -282,8 +288,8 @@ def _blocks(
         )
         # A GPU is filled by many runs in one vectorised program; a CPU's core is full with one.
         together = None if jax.default_backend() == "cpu" else each
-        mapped = runs.over_runs(advance, mesh, mapped=2, donate=True, together=together)
-        compiled = mapped.lower(*shapes, splits, np.int32(1)).compile()
+        mapped = program.over_runs("advance", mesh, mapped=2, donate=True, together=together)
+        compiled = mapped.lower(*shapes, pixels, np.int32(1)).compile()
         needed = memory.needed(compiled)
         if needed <= room:
             return runs.Blocks(mesh, count, each * lanes), compiled
@@ -303,7 +309,7 @@ def load(
 def _state_like(spec: RunSpec, hyperparams: Hyperparams, dataset: Dataset) -> TrainState:
     """The shapes of the state of these runs."""
     statistics = dataset.statistics(spec.model.normalize)
-    return jax.eval_shape(jax.vmap(Program(spec).init, (0, None)), hyperparams, statistics)
+    return jax.eval_shape(jax.vmap(program_of(spec).init, (0, None)), hyperparams, statistics)
 
 
 def _lines(labels: list[run_directory.Row], epoch: int, step: int, chunk: dict[str, Metrics]) -> list[run_directory.Row]:

@@ -11,11 +11,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax, random
+from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, Key, Num
 
-from vae_jax.core import keys
+from vae_jax.core import keys, registry
 from vae_jax.data import dataset
 from vae_jax.models.vae import VAE
+from vae_jax.system import runs
 from vae_jax.training import objectives, optimizers, schedules
 from vae_jax.training.rows import WHOLE, Rows
 from vae_jax.training.state import PRECISIONS, Hyperparams, Metrics, RunSpec, TrainState
@@ -31,9 +33,17 @@ class Draws(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """The functions of one run with this spec; equal specs make equal programs."""
+    """The functions of one run with this spec; equal specs make equal programs (see `program_of`)."""
 
     spec: RunSpec
+    _mapped: dict = dataclasses.field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def over_runs(self, name: str, mesh: Mesh, **options) -> jax.stages.Wrapped:
+        """The method of that name for many runs: `runs.over_runs`, made once for each mesh and set of options."""
+        key = name, mesh, *options.items()
+        if key not in self._mapped:
+            self._mapped[key] = runs.over_runs(getattr(self, name), mesh, **options)
+        return self._mapped[key]
 
     @functools.cached_property
     def vae(self) -> VAE:
@@ -122,36 +132,21 @@ class Program:
         return loss, (Metrics.of(loss, terms, weights.noise_scale), carried)
 
     def advance(
-        self, state: TrainState, hyperparams: Hyperparams, splits: dict, epochs: Int[Array, ""]
-    ) -> tuple[TrainState, dict[str, Metrics]]:
-        """`epochs` (traced) passes over splits["train"], stored pixels.
+        self, state: TrainState, hyperparams: Hyperparams, pixels: Num[Array, "n *shape"], epochs: Int[Array, ""]
+    ) -> tuple[TrainState, Metrics]:
+        """`epochs` (traced) passes over the stored pixels of the training split.
 
         Returns:
-          The state, and metrics by split: means over those steps, and over splits["valid"] (images) at their end.
+          The state, and the means of the metrics over those steps.
         """
 
         def body(_, carry):
             state, total = carry
-            state, metrics = self.epoch(state, hyperparams, splits["train"])
+            state, metrics = self.epoch(state, hyperparams, pixels)
             return state, jax.tree.map(jnp.add, total, metrics)
 
         state, total = lax.fori_loop(0, epochs, body, (state, Metrics.zero()))
-        metrics = {"train": jax.tree.map(lambda value: value / epochs.astype(jnp.float32), total)}
-        if "valid" in splits:
-            key = keys.at(keys.stream(hyperparams.seed, keys.Stream.VALID), state.step)
-            metrics["valid"] = self.measure(state, hyperparams, splits["valid"], key)
-        return state, metrics
-
-    def start(self, state: TrainState, hyperparams: Hyperparams, splits: dict) -> dict[str, Metrics]:
-        """Metrics by split before the first step: over at most ten batches of splits["train"], and over splits["valid"]."""
-        spec, key = self.spec, keys.stream(hyperparams.seed, keys.Stream.START)
-        pixels = splits["train"]
-        pixels = pixels[:: max(1, len(pixels) // (10 * spec.batch_size))]  # from all over the split, which may be sorted
-        train = dataset.prepare(pixels, spec.images, keys.at(key, 0))
-        found = {"train": self.measure(state, hyperparams, train, keys.at(key, 1))}
-        if "valid" in splits:
-            found["valid"] = self.measure(state, hyperparams, splits["valid"], keys.at(key, 2))
-        return found
+        return state, jax.tree.map(lambda value: value / epochs.astype(jnp.float32), total)
 
     def epoch(
         self, state: TrainState, hyperparams: Hyperparams, pixels: Num[Array, "n *shape"]
@@ -172,12 +167,19 @@ class Program:
         return state, jax.tree.map(lambda value: value / spec.steps_per_epoch, total)
 
     def measure(
-        self, state: TrainState, hyperparams: Hyperparams, x: Float[Array, "n *shape"], key: Key[Array, ""]
+        self, state: TrainState, hyperparams: Hyperparams, x: Float[Array, "n *shape"], stream: Int[Array, ""]
     ) -> Metrics:
         """Metrics of the model as it is evaluated, on images in [0, 1].
 
         In batches about as large as those of training, because some losses depend on their size; none is smaller.
+
+        Args:
+          state: where the run is.
+          hyperparams: of the run.
+          x: the images.
+          stream: the number of the stream that this step's draws come from.
         """
+        key = keys.at(keys.stream(hyperparams.seed, stream), state.step)
         total = len(x)
         count = max(total // self.spec.batch_size, 1)
         size, longer = divmod(total, count)
@@ -197,6 +199,16 @@ class Program:
                 shares = lax.map(of_batch, (jnp.arange(first, last), images))
                 metrics.append(jax.tree.map(jnp.sum, shares))
         return jax.tree.map(lambda *parts: sum(parts), *metrics)
+
+
+def program_of(spec: RunSpec) -> Program:
+    """The program of a spec: the same object each time, so that a process traces and compiles it once."""
+    return _program(spec, registry.changes())
+
+
+@functools.lru_cache(maxsize=16)
+def _program(spec: RunSpec, changes: int) -> Program:
+    return Program(spec)
 
 
 def is_finite(loss: Float[Array, ""], grads: dict) -> Bool[Array, ""]:
