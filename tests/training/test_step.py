@@ -20,7 +20,7 @@ from vae_jax.models.vae import ModelSpec
 from vae_jax.system import runs
 from vae_jax.training import objectives, optimizers, schedules
 from vae_jax.training.state import Hyperparams, Metrics, RunSpec, TrainConfig, TrainState
-from vae_jax.training.step import Program, program_of, is_finite
+from vae_jax.training.step import Program, is_finite, program_of
 
 EPS = np.finfo(np.float32).eps
 PIXELS = load_digits().images.astype(np.uint8)[..., None]
