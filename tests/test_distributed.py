@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import shutil
 import signal
 import socket
 import subprocess
@@ -17,13 +18,14 @@ from vae_jax.system import multihost
 
 ROOT = pathlib.Path(__file__).parents[1]
 SWEEPS = (("seed", ("0", "1", "2")),)  # three runs for four devices
-SECONDS = 100  # for processes that should end by themselves
+SECONDS = 200  # for processes that should end by themselves
 
-# The command line of the experiments around a study in {workdir}; `early` runs when the processes have found each other.
+# The command line of the experiments around a study in {workdir}; `early` runs when the processes have found each other,
+# `late` when the study is done.
 MAIN = """
 import sys
 from experiments import command_line
-workdir, early, epochs = (sys.argv.pop(1) for _ in range(3))
+workdir, early, epochs, late = (sys.argv.pop(1) for _ in range(4))
 command_line._TIMEOUT = 30
 def main():
     import jax
@@ -32,6 +34,7 @@ def main():
     from vae_jax.study import study
     exec(early)
     study.run(tiny(train__epochs=eval(epochs)), workdir, None, (("seed", ("0", "1", "2")),))
+    exec(late)
 command_line.run(main)
 """
 
@@ -46,20 +49,33 @@ if jax.process_index() == 1:
 """
 
 
+# One more run, in a copy.
+GROW = """
+import shutil
+from vae_jax.system import multihost
+if multihost.writes():
+    shutil.copytree(workdir, workdir + "_grown")
+multihost.wait("copied")
+study.run(tiny(), workdir + "_grown", None, (("seed", ("0", "1", "2", "3")),))
+"""
+
+
 def free_port() -> int:
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         return bound.getsockname()[1]
 
 
-def two_processes(workdir: pathlib.Path, cache: pathlib.Path, early: str = "", epochs: str = "4") -> list[tuple[int, str]]:
+def two_processes(
+    workdir: pathlib.Path, cache: pathlib.Path, early: str = "", epochs: str = "4", late: str = ""
+) -> list[tuple[int, str]]:
     """Exit code and standard error of two processes with two devices each."""
     environment = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
     environment |= {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
     flags = [f"--coordinator=127.0.0.1:{free_port()}", "--processes=2", "--cpu_devices=2", f"--compilation_cache={cache}"]
     started = [
         subprocess.Popen(
-            [sys.executable, "-c", MAIN, str(workdir), early, epochs, *flags, f"--process={number}"],
+            [sys.executable, "-c", MAIN, str(workdir), early, epochs, late, *flags, f"--process={number}"],
             cwd=ROOT,
             env=environment,
             stdout=subprocess.PIPE,
@@ -78,11 +94,13 @@ def two_processes(workdir: pathlib.Path, cache: pathlib.Path, early: str = "", e
 
 @pytest.fixture(scope="module")
 def single(tmp_path_factory):
-    """The study in this process alone, on its eight devices."""
+    """The study in this process alone, on its eight devices; grown beside it."""
     workdir = tmp_path_factory.mktemp("distributed") / "one"
     settings = with_settings(jax_disable_most_optimizations=True)
     next(settings)
     study.run(tiny(), workdir, None, SWEEPS)
+    grown = shutil.copytree(workdir, f"{workdir}_grown")
+    study.run(tiny(), grown, None, [("seed", ("0", "1", "2", "3"))])
     next(settings, None)
     return workdir
 
@@ -90,13 +108,20 @@ def single(tmp_path_factory):
 @pytest.fixture(scope="module")
 def double(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("distributed") / "two"
-    return workdir, two_processes(workdir, workdir.parent / "cache")
+    return workdir, two_processes(workdir, workdir.parent / "cache", late=GROW)
 
 
 def test_the_same_bits_in_two_processes_as_in_one(single, double):
     workdir, ended = double
     assert [code for code, _ in ended] == [0, 0], ended
     assert_same_numbers(workdir, single)
+
+
+def test_a_study_grows_in_two_processes_as_in_one(single, double):
+    """By a run that one process trains, while the other has none."""
+    assert_same_numbers(pathlib.Path(f"{double[0]}_grown"), pathlib.Path(f"{single}_grown"))
+    assert [path.name for path in (double[0] / "checkpoints").iterdir()] == ["group_000"]
+    assert f"{double[0]}_grown: 3 runs are there, 1 is new" in double[1][0][1]
 
 
 def test_one_process_speaks_and_writes(double):

@@ -102,6 +102,28 @@ def test_killed_at_any_moment(forks, whole, tmp_path, kills):
     assert cut >= kills // 6, "not in the middle of saves"
 
 
+def test_killed_while_growing(forks, whole, tmp_path):
+    """SIGKILL in the first save of the new run, and when it is evaluated: in the end what it is without any."""
+    more = "--sweep=seed=0,1,2"
+    grown, workdir = (pathlib.Path(shutil.copytree(whole[0], tmp_path / name)) for name in ("grown", "killed"))
+    assert forks.run("train", arguments(grown, more)).code == 0
+    for moment in ("checkpoints/group_001/*", "arrays/run_0002*"):
+        process = forks.start("train", arguments(workdir, more))
+        wait_for(lambda: [*workdir.glob(moment)])  # noqa: B023
+        os.kill(process, signal.SIGKILL)
+        assert forks.end().code == -signal.SIGKILL
+        # The old table or the new one, whole.
+        assert (workdir / "results.csv").read_bytes() in [(each / "results.csv").read_bytes() for each in (whole[0], grown)]
+    ended = forks.run("train", arguments(workdir, more))
+    assert ended.code == 0, ended
+    assert_same(workdir, grown)
+    assert (workdir / "config.json").read_bytes() == (grown / "config.json").read_bytes()
+    assert (workdir / "metrics.jsonl").read_bytes().startswith((whole[0] / "metrics.jsonl").read_bytes())
+    assert signed(workdir)[:1] == signed(whole[0])
+    for name in ("arrays/run_0000.npz", "arrays/run_0001.npz", "models/run_0001.npz"):
+        assert (workdir / name).read_bytes() == (whole[0] / name).read_bytes(), name
+
+
 def test_stopped_by_signals(forks, tmp_path):
     """SIGTERM, then Ctrl-C: each saves at the end of the chunk, says how to go on, and exits with its code."""
     fields = {"train__epochs": 150, "train__checkpoint_every": 0}
@@ -375,6 +397,28 @@ def test_a_directory_of_a_released_format_is_read(tmp_path, name, monkeypatch):
     shutil.rmtree(workdir / "checkpoints" / "group_000" / "2")
     (again,) = study.run(config, workdir)
     assert {key: again[key] for key in numbers} == pytest.approx(numbers, rel=1e-3, abs=1e-5)
+
+
+def test_a_directory_of_a_released_format_grows(tmp_path, monkeypatch):
+    """Its row, lines, arrays and parameters stay as they are; the new run is what it is in a study of today."""
+    monkeypatch.chdir(ROOT)
+    workdir = pathlib.Path(shutil.copytree(ROOT / "tests" / "data" / "format_1", tmp_path / "format_1"))
+    before = contents(workdir)
+    (row,) = tables.read_cells(workdir / "results.csv")
+    config = study.read(workdir).config
+    study.run(config, workdir, None, [("seed", ("0", "1"))])
+    rewritten = {workdir / name for name in ("results.csv", "metrics.jsonl", "config.json")}
+    assert {path: content for path, content in contents(workdir).items() if path in before and path not in rewritten} == {
+        path: content for path, content in before.items() if path not in rewritten
+    }
+    assert (workdir / "metrics.jsonl").read_bytes().startswith(before[workdir / "metrics.jsonl"])
+    same, new = tables.read_cells(workdir / "results.csv")
+    assert row.items() <= same.items()
+    assert {key for key, cell in same.items() if cell} <= set(row)
+    assert run_directory.read_json(workdir / "config.json")["format"] == run_directory.FORMAT
+    study.run(config | {"seed": 1}, tmp_path / "today")
+    (today,) = tables.read_cells(tmp_path / "today" / "results.csv")
+    assert today.items() <= (new | {"run": "0"}).items()
 
 
 def test_a_directory_of_a_format_to_come_is_refused(whole, tmp_path):
