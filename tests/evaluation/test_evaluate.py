@@ -582,6 +582,19 @@ def test_frechet_of_fewer_images_than_pixels():
     assert distance(a, b) == pytest.approx(expected, rel=1e-6)
 
 
+def test_frechet_of_many_pixels_is_that_of_the_first_images(monkeypatch):
+    """By singular values of a matrix of so many rows; both ways agree where both can be taken."""
+    a, b = clouds(count=40)
+    monkeypatch.setattr(frechet, "SIDE", 5)  # of 6 pixels
+    assert frechet.images_of(5000, 6) == 5
+    assert frechet.images_of(5000, 5) == 5000
+    found = distance(a, b)
+    monkeypatch.undo()
+    assert found == pytest.approx(distance(a[:5], b[:5]), rel=1e-9)
+    assert found == pytest.approx(reference(a[:5], b[:5]), rel=1e-6)
+    assert found > distance(a, b)  # five images do not span six pixels
+
+
 # Pairs of different classes
 
 LABELS = np.array([3, 1, 1, 7, 3, 1, 1, 1, 1, 7])

@@ -26,7 +26,9 @@ class EvalConfig:
     )
     valid: bool = schema.field(False, "Evaluate the validation split too: columns valid_*.", absent=False)
     without: tuple[str, ...] = schema.field((), "Metrics that are left out.", choices=METRICS, absent=())
-    decoded: int = schema.field(5000, "Decoder means behind each Frechet distance.", low=0, high=10**7)
+    decoded: int = schema.field(
+        5000, "Decoder means behind each Frechet distance; beyond 1,024 pixels at most 1,024.", low=0, high=10**7
+    )
     factor: str = schema.field(
         "", "The factor that pairs of images differ in; empty: the first that takes any value.", absent=""
     )

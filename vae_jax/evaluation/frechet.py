@@ -1,4 +1,9 @@
-"""Frechet distance of decoded images to the test split: exact, by whichever is smaller, images or pixels."""
+"""Frechet distance of decoded images to the test split: exact up to 1,024 pixels, of 1,024 images beyond.
+
+Its cost is known beforehand: that of eigenvalues, or singular values, of a matrix of 1,024 rows at most. Beyond 1,024
+pixels it is the exact distance of the first 1,024 images of each set. Fewer images than pixels do not span them, and the
+distance is then larger than that of the whole sets: such numbers compare with those of as many images only.
+"""
 
 import math
 
@@ -122,7 +127,8 @@ FRECHET = Metric(
         Column(
             "frechet_prior",
             "Frechet distance, on pixels, of decoded prior samples to the test split; "
-            f"beyond {SIDE} pixels of the first {SIDE} images of each",
+            f"exact up to {SIDE:,} pixels; beyond, of no more than the first {SIDE:,} images of each, which makes it larger: "
+            "compare only with numbers of as many images",
             "", "lower", 3, HEUSEL,
         ),
         Column(
