@@ -127,7 +127,7 @@ FRECHET = Metric(
         Column(
             "frechet_prior",
             "Frechet distance, on pixels, of decoded prior samples to the test split; "
-            f"exact up to {SIDE:,} pixels; beyond, of no more than the first {SIDE:,} images of each, which makes it larger: "
+            f"exact up to {SIDE:,} pixels; beyond, of at most the first {SIDE:,} images of each, which makes it larger: "
             "compare only with numbers of as many images",
             "", "lower", 3, HEUSEL,
         ),
