@@ -13,6 +13,7 @@ import pytest
 from support import assert_same_numbers, tiny
 
 from vae_jax.core import errors
+from vae_jax.evaluation import disentanglement
 from vae_jax.evaluation import evaluate as evaluation
 from vae_jax.storage import run_directory, tables
 from vae_jax.study import grid, study
@@ -390,3 +391,28 @@ def test_convolutions_with_a_learned_sigma(tmp_path):
     (row,) = study.run(config, tmp_path / "run")
     assert set(METRICS) <= row.keys()
     assert np.isfinite([row[name] for name in METRICS]).all()
+
+
+def test_seeds_of_a_setting_are_compared_when_all_are_evaluated(npz, tmp_path):
+    generator = np.random.default_rng(0)
+    factors = generator.integers(0, 3, (200, 2))
+    path = npz(train=factors / 2 + generator.normal(0, 0.01, (200, 2)), train_factors=factors, factor_names=["a", "b"])
+    others = tuple(name for name in evaluation.METRICS if name not in ("udr", "bounds"))
+    fields = {
+        "model__likelihood": "gaussian",
+        "eval__without": others,
+        "optimizer__learning_rate": 0.03,
+        "train__epochs": 20,
+    }
+    config = tiny(data__name="npz", data__path=path, **fields)
+    rows = study.run(config, tmp_path / "study", sweep, (("seed", SEEDS),))
+    arrays = [run_directory.read_arrays(run_directory.arrays_path(tmp_path / "study", row["run"])) for row in rows]
+    for name in ("ae", "vae"):
+        members = [number for number, row in enumerate(rows) if row["name"] == name]
+        rates = [arrays[number]["rate_per_latent"] if name == "vae" else None for number in members]
+        codes = [disentanglement.active(arrays[n]["codes_mean"], rate) for n, rate in zip(members, rates, strict=True)]
+        expected = disentanglement.udr(codes).values
+        assert len(members) == 3 and max(expected) > 0
+        np.testing.assert_allclose([rows[number]["udr"] for number in members], expected, rtol=1e-12)
+    alone = study.run(config, tmp_path / "alone")
+    assert "udr" not in alone[0]

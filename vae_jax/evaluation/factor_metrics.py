@@ -1,6 +1,7 @@
 """Metrics that need known factors: disentanglement of codes, and what lies between codes where images can be rendered."""
 
 import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -194,4 +195,28 @@ DISENTANGLEMENT = Metric(
     splits=lambda spec: ("train", "test"),
     init=lambda reference, setting: accumulate.Kept(),
     update=_add,
+)  # fmt: skip
+
+
+def _udr(rows: Sequence[Mapping], arrays: Sequence[Mapping[str, np.ndarray]]) -> list[Values]:
+    """Of the seeds of one setting, from the codes of the test split."""
+    codes = []
+    for row, found in zip(rows, arrays, strict=True):
+        mean, rates = found["codes_mean"], found["rate_per_latent"]
+        is_rated = np.isfinite(float(row.get("rate", "inf"))) and len(rates) == mean.shape[1]
+        codes.append(disentanglement.active(mean, rates if is_rated else None))
+    return [{"udr": float(value)} for value in disentanglement.udr(codes).values]
+
+
+UDR = Metric(
+    columns=(
+        Column(
+            "udr",
+            "unsupervised disentanglement ranking: how alike the latents of the seeds of one setting are, by rank "
+            "correlations on test codes; median over the other seeds, empty for a single one",
+            "", "higher", None, "https://arxiv.org/abs/1905.12614",
+        ),
+    ),
+    needs=("whole factors",),
+    across=_udr,
 )  # fmt: skip

@@ -115,7 +115,7 @@ def nothing(*_) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Metric:
-    """One way to say what runs are worth; everything but `columns` and `finish` is optional.
+    """One way to say what runs are worth; everything but `columns` is optional.
 
     Attributes:
       columns: what it fills, for the documentation and the printed summary.
@@ -134,10 +134,12 @@ class Metric:
       update: (state, source, rows) -> state, on the host. Rows are of one batch of a split, without padding: what every
         `measure` gave, `labels` and `factors`; of decoded queries `images`.
       arrays: (state, run) -> arrays for figures.
+      across: (rows, arrays of figures) of runs that differ in their seed only -> values by column of each, on the host when
+        all of them are evaluated. Rows that a study had before it grew keep their cells.
     """
 
     columns: tuple[Column, ...]
-    finish: Callable
+    finish: Callable = lambda state, run: {}
     needs: tuple[str, ...] = ()
     density: bool = False
     asked: Callable = lambda spec: True
@@ -149,6 +151,7 @@ class Metric:
     init: Callable = nothing
     update: Callable = lambda state, source, rows: state
     arrays: Callable | None = None
+    across: Callable | None = None
 
     def applies(self, setting: Setting) -> bool:
         """Whether runs of this setting have it."""

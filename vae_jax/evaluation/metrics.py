@@ -19,6 +19,7 @@ METRICS.update(
         "deviations": codes.DEVIATIONS,
         "counterfactuals": factor_metrics.COUNTERFACTUALS,
         "disentanglement": factor_metrics.DISENTANGLEMENT,
+        "udr": factor_metrics.UDR,
     }
 )
 

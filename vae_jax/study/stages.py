@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 
 from vae_jax.core import errors, schema
-from vae_jax.evaluation import evaluate
+from vae_jax.evaluation import evaluate, metric
 from vae_jax.storage import run_directory, tables, trained_models
 from vae_jax.storage.run_directory import Row
 from vae_jax.study import baselines, grid, provenance
@@ -99,6 +99,8 @@ def measure(
                 card = _card(study.runs[number], group, metrics.get("sigma", float(sigma)))
                 trained_models.write(trained_models.path(workdir, number), variables, card)
     progress.finish()
+    if multihost.writes():
+        _compare_seeds(study, rows, known or {}, workdir)
     table = [rows[number] for number in sorted(rows)]
     table += baselines.rows(study, len(table))
     if multihost.writes():
@@ -108,6 +110,23 @@ def measure(
     multihost.wait("written")
     log(workdir, {"event": "evaluated", "runs": new, "seconds": time.time() - start})
     return tables.read_csv(workdir / "results.csv")
+
+
+def _compare_seeds(study: Study, rows: dict[int, Row], known: Mapping[int, Row], workdir: pathlib.Path) -> None:
+    """Add to the new rows what several seeds of a setting say together."""
+    for group in study.groups:
+        setting = metric.Setting(group.spec.model, group.eval, group.dataset, group.spec.objective.kind)
+        asked = [each for name, each in metric.METRICS.items() if name not in group.eval.without]
+        wanted = [each.across for each in asked if each.across and each.applies(setting)]
+        seeds: dict[tuple, list[int]] = {}
+        for number in group.numbers if wanted else ():
+            seeds.setdefault((study.runs[number].name, *study.runs[number].settings.items()), []).append(number)
+        for numbers in seeds.values():
+            if len(numbers) > 1 and not set(numbers) <= set(known):
+                arrays = [run_directory.read_arrays(run_directory.arrays_path(workdir, number)) for number in numbers]
+                for across in wanted:
+                    for number, values in zip(numbers, across([rows[n] for n in numbers], arrays), strict=True):
+                        rows[number] |= {} if number in known else values
 
 
 def _again(study: Study, number: int, row: Mapping[str, str]) -> Row:
