@@ -62,7 +62,7 @@ def main() -> None:
     if not multihost.writes():
         return
     drawn = figures.draw(workdir)
-    pages.report(workdir)
+    pages.report(workdir, load=planned.load)
     if _TENSORBOARD.value:
         tensorboard.write(workdir)
     print(study.summary(rows))

@@ -7,7 +7,7 @@ from support import tiny
 from vae_jax.api import pages
 from vae_jax.core import errors
 from vae_jax.figures.report import content, explorer
-from vae_jax.study import study
+from vae_jax.study import planning, study
 from vae_jax.study.config import FIELDS
 
 
@@ -19,14 +19,14 @@ def workdir(tmp_path_factory):
 
 
 def test_the_models_of_the_first_seed_are_described_with_the_test_images(workdir):
-    described = pages.describe(workdir)
+    described = pages.describe(workdir, planning.loader())
     assert [model["run"] for model in described["models"]] == explorer.chosen(workdir) == [0, 2, 4]
     assert described["images"].shape == (359, 8, 8, 1) and len(described["labels"]) == 359
     assert described["fields"]["objective.beta"]["default"] == 1.0
 
 
 def test_every_column_of_the_table_is_explained(workdir):
-    shown = content.study(workdir, pages.describe(workdir))["columns"]
+    shown = content.study(workdir, pages.describe(workdir, planning.loader()))["columns"]
     helps = {column["key"]: column["help"] for column in shown}
     assert helps["elbo"].endswith("Higher is better.") and "(nats" in helps["rate"]
     assert helps["train_elbo"] == f"Training split. {helps['elbo']}"
@@ -39,10 +39,19 @@ def test_without_data_the_images_that_evaluation_kept_are_shown(workdir, monkeyp
     def gone(**fields):
         raise errors.UserError("no such file")
 
-    monkeypatch.setattr(pages.dataset, "load", gone)
-    described = pages.describe(workdir)
+    monkeypatch.setattr(planning.dataset, "load", gone)
+    described = pages.describe(workdir, planning.loader())
     assert described["images"].shape == (16, 8, 8, 1)
     assert explorer.pack(workdir, described)["images"]["count"] == 16
+
+
+def test_data_that_were_loaded_are_not_loaded_again(tmp_path, monkeypatch):
+    """The command that trained a study has them."""
+    planned = study.plan(tiny(train__epochs=1))
+    study.execute(planned, tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(planning.dataset, "load", None)
+        assert pages.describe(tmp_path, planned.load)["images"].shape == (359, 8, 8, 1)
 
 
 def test_without_models_there_is_a_page_without_an_explorer(workdir, monkeypatch):
@@ -58,7 +67,7 @@ def test_a_directory_without_results_is_refused_in_one_line(tmp_path):
 
 
 def test_more_weights_than_there_is_room_for_are_thinned_out_or_stored_in_16_bits(workdir, monkeypatch):
-    described = pages.describe(workdir)
+    described = pages.describe(workdir, planning.loader())
     monkeypatch.setattr(explorer.packing, "PRECISE", 1000)
     packed = explorer.pack(workdir, described)
     assert not packed["precise"] and any("scale" in array for array in packed["arrays"])
@@ -80,7 +89,7 @@ def test_claims_are_shown_and_something_else_is_refused(workdir):
 
 
 def test_statistics_that_models_share_are_stored_once(workdir):
-    packed = explorer.pack(workdir, pages.describe(workdir))
+    packed = explorer.pack(workdir, pages.describe(workdir, planning.loader()))
     means = [model["statistics"]["mean"]["array"] for model in packed["models"]]
     assert len(set(means)) == 1
     kernels = [model["encoder"][0]["kernel"]["array"] for model in packed["models"]]
@@ -88,6 +97,6 @@ def test_statistics_that_models_share_are_stored_once(workdir):
 
 
 def test_the_images_of_the_page_are_those_of_the_codes_beside_them(workdir):
-    described = pages.describe(workdir)
+    described = pages.describe(workdir, planning.loader())
     images, which = explorer._images({**described, "images": described["images"][:7]})
     assert which.tolist() == list(range(7)) and np.array_equal(images, described["images"][:7])

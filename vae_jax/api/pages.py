@@ -5,28 +5,35 @@ vae_jax.report("runs/ablations")
 
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from vae_jax.api import trained
 from vae_jax.core import errors
-from vae_jax.data import dataset
+from vae_jax.data.dataset import Dataset
 from vae_jax.evaluation import metrics, portable
 from vae_jax.figures.report import explorer, page
 from vae_jax.storage import npz_headers, run_directory, trained_models
+from vae_jax.study import planning
 from vae_jax.study.config import FIELDS
 
+Load = Callable[[tuple], Dataset]
 
-def report(*workdirs: str | os.PathLike) -> pathlib.Path:
+
+def report(*workdirs: str | os.PathLike, load: Load | None = None) -> pathlib.Path:
     """Write the page of these studies into the first one's directory; returns its path.
+
+    Args:
+      *workdirs: of the studies.
+      load: data settings to a data set, as `planning.Study` has it: what was loaded already is not loaded again.
 
     Raises:
       UserError: a directory without readable results.
     """
-    return page.write(workdirs, [describe(pathlib.Path(workdir)) for workdir in workdirs])
+    return page.write(workdirs, [describe(pathlib.Path(workdir), load or planning.loader()) for workdir in workdirs])
 
 
-def describe(workdir: pathlib.Path) -> dict[str, Any]:
+def describe(workdir: pathlib.Path, load: Load) -> dict[str, Any]:
     """What the page needs of a study beside its files; see `page.write`.
 
     Models that were trained on other data than the first one, or whose networks cannot be described, are left out.
@@ -51,7 +58,7 @@ def describe(workdir: pathlib.Path) -> dict[str, Any]:
             found["models"].append({"run": run, **described})
     if source is None:
         return found
-    return found | _images(workdir, source, found["models"])
+    return found | _images(workdir, source, found["models"], load)
 
 
 def _told(column: metrics.Column) -> str:
@@ -61,10 +68,10 @@ def _told(column: metrics.Column) -> str:
     return f"{doc}{unit}." + (f" {column.better.capitalize()} is better." if column.better else "")
 
 
-def _images(workdir: pathlib.Path, source: Mapping[str, Any], models: list[dict]) -> dict[str, Any]:
+def _images(workdir: pathlib.Path, source: Mapping[str, Any], models: list[dict], load: Load) -> dict[str, Any]:
     """The test split; where the data are not there any more, the few images that evaluation kept."""
     try:
-        loaded = dataset.load(**source)
+        loaded = load(planning.source_key({key: FIELDS[f"data.{key}"].typed(value) for key, value in source.items()}))
     except (errors.UserError, OSError):
         path = run_directory.arrays_path(workdir, models[0]["run"]) if models else workdir
         arrays = npz_headers.read(path, str(path), {"images"}) if path.is_file() else {}

@@ -116,7 +116,12 @@ def group(planned: Sequence[Run], loaded: Callable[..., Dataset]) -> dict[tuple,
 
 def source_of(run: Run) -> tuple:
     """The data settings of a run, as a key: runs that agree in them see the same data."""
-    return tuple(run.group("data").items())
+    return source_key(run.group("data"))
+
+
+def source_key(fields: Mapping[str, schema.Value]) -> tuple:
+    """Data settings in the order of their names."""
+    return tuple(sorted(fields.items()))
 
 
 def specify(run: Run, dataset: Dataset) -> tuple[RunSpec, Hyperparams]:
