@@ -10,6 +10,8 @@ from vae_jax.figures.report import content, explorer
 from vae_jax.study import planning, study
 from vae_jax.study.config import FIELDS
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly_here")
+
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):

@@ -97,12 +97,22 @@ DAMAGES = {  # what is damaged, how, and what is said
 }
 
 
+@pytest.fixture(scope="module")
+def small(tmp_path_factory) -> pathlib.Path:
+    """A set in the format of mnist, with random pictures; read only."""
+    pictures = np.random.default_rng(0).integers(0, 256, (400, 28, 28, 1), np.uint8)
+    rows = [{"image": png(picture), "label": number % 10} for number, picture in enumerate(pictures)]
+    features = {"image": feature("Image", shape=(28, 28, 1)), "label": feature("ClassLabel", num_classes=10)}
+    root = tmp_path_factory.mktemp("tfds")
+    written(root, "mnist", features, {"train": rows[:100], "test": rows[100:]})
+    assert len(load("mnist", dir=str(root), valid_fraction=0).splits["test"]) == 300
+    return root / "mnist"
+
+
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_set(mnist, tmp_path, damage):
+def test_a_damaged_set(small, tmp_path, damage):
     pattern, do, said = DAMAGES[damage]
-    shutil.copytree(mnist, tmp_path / "mnist", ignore=shutil.ignore_patterns("*train*"))
-    for shard in mnist.rglob("*train*"):  # which is not touched
-        (tmp_path / "mnist" / shard.relative_to(mnist)).symlink_to(shard.resolve())
+    shutil.copytree(small, tmp_path / "mnist")
     (path,) = tmp_path.rglob(pattern)
     do(path)
     with pytest.raises(errors.UserError, match=f"^mnist in {tmp_path} cannot be read \\({said}") as caught:

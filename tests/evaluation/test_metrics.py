@@ -16,7 +16,7 @@ from vae_jax.evaluation.metric import METRICS, Column, Run, Setting, mean_over_i
 from vae_jax.models.vae import VAE, ModelSpec
 from vae_jax.training import objectives
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
+pytestmark = pytest.mark.usefixtures("compiled_quickly_here")
 PIXELS = 6
 MODEL = ModelSpec(shape=(PIXELS,), latents=2, encoder="linear", decoder="linear", hidden=(), likelihood="gaussian",
                   sigma="fixed", normalize="none")  # fmt: skip

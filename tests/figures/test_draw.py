@@ -97,7 +97,7 @@ def test_no_decision_depends_on_the_name_of_a_run(tmp_path, studies):
     drawn = []
     for folder, names in (("own", None), ("other", other), ("alike", alike)):
         (tmp_path / folder).mkdir()
-        directory = Directory(studies.write_study(tmp_path / folder, names=names))
+        directory = Directory(studies.write_study(tmp_path / folder, seeds=1, names=names))
         figures = {name: figure for name, function in draw.FIGURES.items() if (figure := function(directory))}
         drawn.append({name: [_content(axes) for axes in figure.axes] for name, figure in figures.items()})
     assert drawn[0] == drawn[1] == drawn[2]
@@ -111,7 +111,7 @@ def _content(axes) -> tuple:
 
 
 def test_names_are_texts(tmp_path, studies):
-    studies.write_study(tmp_path, names={"vae": r"$\foo$ & <script>", "beta_vae": "a\tb\x07", "ae": "50 $ and $ 1_2^3"})
+    studies.write_study(tmp_path, seeds=1, names={"vae": r"$\foo$ & <script>", "beta_vae": "a\tb\x07", "ae": "50 $ and $ 1_2^3"})
     paths = draw.draw(tmp_path)
     assert {path.stem for path in paths} == set(draw.FIGURES) - OTHERS
     directory = Directory(tmp_path)
@@ -157,7 +157,7 @@ def test_other_data_are_drawn_anew(tmp_path, studies, change):
 
 def test_one_figure_one_format_and_one_selection(tmp_path, studies):
     studies.write_study(tmp_path, {name: studies.VARIANTS[name] for name in ("vae", "beta_vae")})
-    every = draw.draw(tmp_path)
+    every = draw.draw(tmp_path, only=FEW)
     before = {path: path.read_bytes() for path in every}
     (path,) = draw.draw(tmp_path, only=["samples"], select={"objective.beta": "2"}, format="pdf")
     assert path.name == "samples.pdf" and path.read_bytes().startswith(b"%PDF")
@@ -169,7 +169,7 @@ def test_one_figure_one_format_and_one_selection(tmp_path, studies):
     # The picture of a selection does not stay as that of the study.
     draw.draw(tmp_path, only=["samples"], select={"objective.beta": "2"})
     assert (tmp_path / "figures/samples.png").read_bytes() != before[tmp_path / "figures/samples.png"]
-    draw.draw(tmp_path)
+    draw.draw(tmp_path, only=FEW)
     assert (tmp_path / "figures/samples.png").read_bytes() == before[tmp_path / "figures/samples.png"]
 
 
@@ -215,7 +215,7 @@ def test_a_figure_from_outside_is_drawn_every_time(tmp_path, studies, monkeypatc
     monkeypatch.setattr(draw, "FIGURES", draw.Registry("figure", dict(draw.FIGURES)))
     draw.FIGURES["mine"] = mine
     for _ in range(2):
-        assert tmp_path / "figures/mine.png" in draw.draw(tmp_path)
+        assert tmp_path / "figures/mine.png" in draw.draw(tmp_path, only=["samples", "mine"])
     assert len(seen) == 2 and "figures/mine.png" in run_directory.recorded(tmp_path)
 
 
@@ -265,7 +265,7 @@ def test_arrays_that_do_not_fit_together_are_the_users_mistake(tmp_path, studies
         arrays[name] = arrays.get(other)
     run_directory.write_arrays(path, {name: array for name, array in arrays.items() if array is not None})
     if message is None:
-        draw.draw(tmp_path)
+        draw.draw(tmp_path, only=["samples"])
         return
     with pytest.raises(errors.UserError, match=message):
         draw.draw(tmp_path)

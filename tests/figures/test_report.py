@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 import pytest
-from support import tiny, with_settings
+from support import tiny
 
 import vae_jax.api.trained
 from vae_jax.api import pages
@@ -13,6 +13,7 @@ from vae_jax.figures import draw
 from vae_jax.figures.report import packing
 from vae_jax.study import study
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly_here")
 HOSTILE = "<script>alert('name')</script><img src=x onerror=alert(1)>"
 
 
@@ -41,14 +42,11 @@ def studies(tmp_path_factory):
         "conv": (tiny(model__latents=4, **gaussian, **conv), balance, ()),
         "vectors": (tiny(model__latents=3, **gaussian, **vectors), None, [("model.prior", ["normal", "flow"])]),
     }
-    compiled_quickly = with_settings(jax_disable_most_optimizations=True)
-    next(compiled_quickly)
     for name, (config, sweep, sweeps) in plans.items():
         study.run(config, folder / name, sweep, sweeps)
         draw.draw(folder / name, only=("trade_off",))
         pages.report(folder / name)
-    yield folder
-    next(compiled_quickly, None)
+    return folder
 
 
 @pytest.fixture

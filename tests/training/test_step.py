@@ -327,6 +327,7 @@ def train_on(devices: int, **fields):
     return compiled.as_text(), runs.fetch(compiled(*args))
 
 
+@pytest.mark.usefixtures("compiled_quickly")
 @pytest.mark.parametrize("kind", SHARED_KINDS)
 def test_devices_that_share_a_batch_find_the_same_to_rounding(kind):
     """Also with losses that are no mean over images, with parameters of a prior, and with bits drawn for each batch."""
@@ -361,6 +362,7 @@ def test_every_objective_over_several_devices(kind, devices):
 # Networks in bfloat16
 
 
+@pytest.mark.usefixtures("compiled_quickly")
 def test_bfloat16_is_in_the_networks_alone():
     """Their products are; parameters, moments and metrics are float32, and the loss is near."""
     half = Program(spec_with(optimizer__eps=1e-2, train__precision="bfloat16")).step
@@ -425,6 +427,7 @@ def test_a_process_has_one_program_for_a_spec_until_a_part_changes(monkeypatch):
     assert program_of(spec_with()) is not found
 
 
+@pytest.mark.usefixtures("compiled_quickly")
 def test_metrics_of_images_are_those_of_the_network():
     state, images = state_of().replace(step=jnp.int32(10)), IMAGES
     measure = jax.jit(Program(spec_with(train__batch_size=15)).measure)
@@ -440,15 +443,22 @@ def test_metrics_of_images_are_those_of_the_network():
     np.testing.assert_allclose(found.loss, (distortion + rate).mean(), rtol=10 * EPS)
 
 
+@functools.cache
+def compiled(spec: RunSpec):
+    """The program of one run: its first state, and `advance`."""
+    return jax.jit(Program(spec).init), jax.jit(Program(spec).advance)
+
+
 def two_epochs(**changed) -> tuple[TrainState, Metrics]:
     """The state and the training metrics after two epochs of one run with another spec, weights or schedules."""
     weights = changed.pop("weights", objectives.Weights(*map(np.float32, (1, 1, 1))))
     lengths = changed.pop("lengths", {})
     given = dataclasses.replace(hyperparams(), objective=weights, schedule_epochs=lengths)
-    program = Program(spec_with(**changed))
-    return jax.jit(program.advance)(jax.jit(program.init)(given, {}), given, TRAINING, jnp.int32(2))
+    init, advance = compiled(spec_with(**changed))
+    return advance(init(given, {}), given, TRAINING, jnp.int32(2))
 
 
+@pytest.mark.usefixtures("compiled_quickly")
 def test_a_scheduled_weight_moves_with_the_epochs():
     beta = functools.partial(objectives.Weights, np.float32(1), np.float32(1))
     length = {"beta": np.float32(2.0)}
@@ -462,6 +472,7 @@ def test_a_scheduled_weight_moves_with_the_epochs():
     np.testing.assert_allclose(long.loss, none.loss, rtol=1e-4)
 
 
+@pytest.mark.usefixtures("compiled_quickly")
 def test_an_objective_carries_its_state_through_the_scan():
     weights = objectives.Weights(np.float32(1), np.float32(1), distortion_target=np.float32(5))
     state, metrics = two_epochs(objective__kind="geco", weights=weights)
@@ -471,6 +482,7 @@ def test_an_objective_carries_its_state_through_the_scan():
     assert metrics.distortion > 5 and state.carried["constraint"] > 0
 
 
+@pytest.mark.usefixtures("compiled_quickly")
 def test_free_bits_report_the_rate_itself():
     weights = objectives.Weights(np.float32(1), np.float32(1), np.float32(1), free_bits=np.float32(50))
     _, metrics = two_epochs(objective__kind="free_bits", weights=weights)
@@ -486,6 +498,7 @@ def test_cooling_by_hand():
     assert found[4:] == [-np.inf] * 4
 
 
+@pytest.mark.usefixtures("compiled_quickly")
 def test_the_schedule_of_sigma_holds_it_up():
     """In steps at epochs 0 to 1.5 of a cooling over 2 epochs sigma is no less than its bound, and far above 0.01."""
     model = dataclasses.replace(MODEL, likelihood="gaussian", sigma="fixed", normalize="center")
