@@ -111,7 +111,9 @@ def _content(axes) -> tuple:
 
 
 def test_names_are_texts(tmp_path, studies):
-    studies.write_study(tmp_path, seeds=1, names={"vae": r"$\foo$ & <script>", "beta_vae": "a\tb\x07", "ae": "50 $ and $ 1_2^3"})
+    studies.write_study(
+        tmp_path, seeds=1, names={"vae": r"$\foo$ & <script>", "beta_vae": "a\tb\x07", "ae": "50 $ and $ 1_2^3"}
+    )
     paths = draw.draw(tmp_path)
     assert {path.stem for path in paths} == set(draw.FIGURES) - OTHERS
     directory = Directory(tmp_path)

@@ -95,7 +95,7 @@ def test_both_ways_to_convolve_agree(kind):
     def gradients(way):
         return jax.jit(jax.grad(lambda x, kernel: jnp.sum(jnp.square(way(x, kernel, 2))), argnums=(0, 1)))(x, kernel)
 
-    assert_close(module.on_cpu(x, kernel, 2), module.elsewhere(x, kernel, 2))
+    assert_close(*(jax.jit(way, static_argnums=2)(x, kernel, 2) for way in (module.on_cpu, module.elsewhere)))
     assert_close(gradients(module.on_cpu), gradients(module.elsewhere))
 
 
@@ -200,7 +200,9 @@ def test_linear_networks_are_linear_and_share_one_log_var():
     np.testing.assert_allclose(both, a + b - zero, atol=2e-5)  # sums of 4 terms of size up to 10: 20 eps of that
     # One learned number per latent, whatever the image, of either sign.
     np.testing.assert_array_equal(log_var, np.tile(log_var[:1], (4, 1)))
-    _, doubled = encoder.apply({"params": variables["params"] | {"log_var": -2 * variables["params"]["log_var"]}}, y)
+    _, doubled = jax.jit(encoder.apply)(
+        {"params": variables["params"] | {"log_var": -2 * variables["params"]["log_var"]}}, y
+    )
     np.testing.assert_array_equal(doubled, -2 * log_var)
     assert np.all(log_var != 0)
     decoder, z = dense.LinearDecoder((), (2, 2, 1)), images(4, 3)
@@ -227,7 +229,7 @@ def test_images_of_a_batch_do_not_meet(name):
 def test_group_normalisation_is_linens(channels):
     mine, theirs = resnet.GroupNorm(), nn.GroupNorm(np.gcd(8, channels).item())
     x, params = 3 * images(2, 5, 4, channels) + 1, {"scale": images(channels), "bias": images(channels) - 1}
-    assert_close(mine.apply({"params": params}, x), theirs.apply({"params": params}, x))
+    assert_close(jax.jit(mine.apply)({"params": params}, x), jax.jit(theirs.apply)({"params": params}, x))
 
 
 def test_a_block_starts_from_its_input():
@@ -237,9 +239,9 @@ def test_a_block_starts_from_its_input():
     variables = filled(block, x)
     assert set(variables["params"]) == {"GroupNorm_0", "Conv_0", "GroupNorm_1", "Conv_1"}
     variables["params"]["Conv_1"] = jax.tree.map(jnp.zeros_like, variables["params"]["Conv_1"])
-    np.testing.assert_array_equal(block.apply(variables, x), x)
+    np.testing.assert_array_equal(jax.jit(block.apply)(variables, x), x)
     smaller = resnet.Block(6, "relu", stride=2)
-    assert smaller.apply(filled(smaller, x), x).shape == (2, 4, 4, 6)
+    assert jax.eval_shape(smaller.apply, filled(smaller, x), x).shape == (2, 4, 4, 6)
 
 
 @pytest.mark.usefixtures("compiled_quickly")
@@ -248,8 +250,9 @@ def test_bfloat16(network):
     """What such a network computes in half precision is what it computes in whole, to 8 bits of its mantissa."""
     encoder, x = networks.ENCODERS[network]((4, 6, 10), 3, "tanh"), images(4, 12, 10, 3)
     variables = filled(encoder, x)
-    whole = jnp.concatenate(encoder.apply(variables, x))
+    apply = jax.jit(lambda variables, x: jnp.concatenate(encoder.apply(variables, x)))
+    whole = apply(variables, x)
     low = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), (variables, x))
-    half = jnp.concatenate(encoder.apply(*low))
+    half = apply(*low)
     assert half.dtype == jnp.bfloat16
     assert np.abs(np.asarray(half, np.float32) - whole).max() < 0.1 * np.abs(whole).max()

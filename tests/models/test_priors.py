@@ -124,7 +124,7 @@ def built(kind: str, latents: int = LATENTS):
     """A prior by its name, with parameters moved away from where they start."""
     network = priors.PriorNetwork(kind, latents, components=3, shape=(4,))
     encode = lambda inputs: (2 * inputs[:, :latents], inputs[:, :latents] - 1)  # noqa: E731
-    variables, generator = network.init(random.key(0), encode), np.random.default_rng(1)
+    variables, generator = jax.jit(network.init, static_argnums=1)(random.key(0), encode), np.random.default_rng(1)
     moved = jax.tree.map(lambda leaf: leaf + 0.1 * jnp.asarray(generator.normal(size=leaf.shape), jnp.float32), variables)
     return network.apply(moved, encode)
 
@@ -160,7 +160,7 @@ def test_density_of_two_latents_integrates_to_one(kind):
 
 @pytest.mark.parametrize("kind", priors.PRIORS)
 def test_samples_follow_the_density(kind):
-    samples = np.asarray(built(kind).sample(random.key(1), 20_000), float)
+    samples = np.asarray(jax.jit(built(kind).sample, static_argnums=1)(random.key(1), 20_000), float)
     assert samples.shape == (20_000, LATENTS)
     points, size = cells(25.0, 800)
     grid = np.stack(np.meshgrid(points, points, indexing="ij"), axis=-1).reshape(-1, 2)
@@ -185,12 +185,12 @@ def test_marginal_densities_and_quantiles_are_those_of_scipy(kind):
     if kind not in known:
         return
     z = np.linspace(-6, 6, 40).reshape(20, 2)
-    found = prior.log_prob_per_latent(jnp.asarray(z, jnp.float32))
+    found = jax.jit(prior.log_prob_per_latent)(jnp.asarray(z, jnp.float32))
     np.testing.assert_allclose(found, known[kind].logpdf(z), rtol=20 * EPS, atol=20 * EPS)
     if prior.has_quantile:
         level = np.array([0.01, 0.3, 0.5, 0.9, 0.999])
         np.testing.assert_allclose(
-            prior.quantile(jnp.asarray(level, jnp.float32)), known[kind].ppf(level), rtol=1e-4, atol=1e-6
+            jax.jit(prior.quantile)(jnp.asarray(level, jnp.float32)), known[kind].ppf(level), rtol=1e-4, atol=1e-6
         )
 
 
@@ -210,7 +210,8 @@ def test_rate_of_draws_meets_the_closed_form_or_quadrature(kind):
     exact_rate = np.sum(weight * log_ratio)
     prior = built(kind)
     many = jax.tree.map(lambda leaf: jnp.tile(leaf, (4000, 1)), posterior)
-    rate = np.asarray(many.rate_per_latent(prior, reparameterize(random.key(2), many)), float).sum(axis=1)
+    of_draws = jax.jit(lambda many: many.rate_per_latent(prior, reparameterize(random.key(2), many)))
+    rate = np.asarray(of_draws(many), float).sum(axis=1)
     closed = prior.has_closed_rate
     assert closed == (kind in ("normal", "laplace"))
     # Laplace's kink at 0 is what Gauss-Hermite misses most; a draw has its own error.
@@ -221,7 +222,7 @@ def test_laplace_rate_and_its_gradient_are_finite_at_the_extremes():
     prior = priors.Laplace(1)
     for mean, log_var in [(0.0, -40.0), (5.0, -40.0), (-50.0, 20.0), (0.0, 20.0)]:
         total = jax.value_and_grad(lambda m, v: jnp.sum(prior.rate_per_latent(m, v)), argnums=(0, 1))
-        value, gradients = total(row(mean), row(log_var))
+        value, gradients = jax.jit(total)(row(mean), row(log_var))
         std = np.exp(log_var / 2)
         # Far from 0 nothing is folded.
         folded = abs(mean) if abs(mean) > 30 * std else scipy.stats.foldnorm.mean(abs(mean) / std, scale=std)
@@ -232,21 +233,22 @@ def test_laplace_rate_and_its_gradient_are_finite_at_the_extremes():
 def test_a_mixture_of_one_is_the_gaussian_exactly():
     network = priors.PriorNetwork("mixture", 3, components=1, shape=(4,))
     encode = lambda inputs: (inputs, inputs)  # noqa: E731
-    prior = network.apply(network.init(random.key(3), encode), encode)
+    prior = network.apply(jax.jit(network.init, static_argnums=1)(random.key(3), encode), encode)
     z = jnp.asarray(RANDOM.normal(size=(50, 3)) * 3, jnp.float32)
-    np.testing.assert_array_equal(prior.log_prob(z), priors.Normal(3).log_prob(z))
+    np.testing.assert_array_equal(jax.jit(prior.log_prob)(z), jax.jit(priors.Normal(3).log_prob)(z))
 
 
 def test_a_flow_starts_as_the_base_and_its_two_directions_agree():
     network = priors.PriorNetwork("flow", 3, components=1, shape=(4,))
-    prior = network.apply(network.init(random.key(3), abs), abs)
+    prior = network.apply(jax.jit(network.init, static_argnums=1)(random.key(3), abs), abs)
     z = jnp.asarray(RANDOM.normal(size=(50, 3)), jnp.float32)
     # The order of the latents may be turned round, and the sum with it.
-    np.testing.assert_allclose(prior.log_prob(z), priors.Normal(3).log_prob(z), rtol=4 * EPS)
+    np.testing.assert_allclose(jax.jit(prior.log_prob)(z), priors.Normal(3).log_prob(z), rtol=4 * EPS)
     for layer in built("flow", 3).layers:
-        back, log_det = layer.inverse(layer.forward(z))
+        moved = jax.jit(layer.forward)(z)
+        back, log_det = jax.jit(layer.inverse)(moved)
         np.testing.assert_allclose(back, z, atol=1e-5)
-        jacobian = jax.vmap(jax.jacfwd(lambda u: layer.inverse(u[None])[0][0]))(layer.forward(z))  # noqa: B023
+        jacobian = jax.jit(jax.vmap(jax.jacfwd(lambda u: layer.inverse(u[None])[0][0])))(moved)  # noqa: B023
         np.testing.assert_allclose(log_det, np.linalg.slogdet(np.asarray(jacobian, float))[1], atol=1e-5)
 
 
@@ -254,7 +256,7 @@ def test_vamp_is_the_mean_of_the_posteriors_of_its_inputs():
     spec = ModelSpec(
         shape=(4,), hidden=(3,), likelihood="gaussian", sigma="fixed", prior="vamp", prior_components=5, normalize="none"
     )
-    variables = VAE(spec).init(random.key(4), jnp.zeros((1, 4)))
+    variables = jax.jit(VAE(spec).init)(random.key(4), jnp.zeros((1, 4)))
     vae = VAE(spec).bind(variables)
     inputs = variables["params"]["prior_network"]["pseudo_inputs"]
     assert inputs.shape == (5, 4)
@@ -262,7 +264,8 @@ def test_vamp_is_the_mean_of_the_posteriors_of_its_inputs():
     z = jnp.asarray(RANDOM.normal(size=(7, 2)), jnp.float32)
     mean, std = np.asarray(posterior.mean, float), np.asarray(posterior.std, float)
     each = scipy.stats.norm.logpdf(np.asarray(z, float)[:, None], mean, std).sum(axis=-1)
-    np.testing.assert_allclose(vae.prior().log_prob(z), scipy.special.logsumexp(each, axis=1) - np.log(5), rtol=1e-5)
+    log_prob = jax.jit(lambda z: vae.prior().log_prob(z))(z)
+    np.testing.assert_allclose(log_prob, scipy.special.logsumexp(each, axis=1) - np.log(5), rtol=1e-5)
 
 
 METHODS = {
@@ -289,8 +292,9 @@ def test_a_flow_of_one_latent_has_any_shape():
     generator = np.random.default_rng(0)
     z = generator.choice([-1.5, 1.5], size=(4000, 1)) + 0.3 * generator.normal(size=(4000, 1))
     z, peaks = jnp.asarray(z, jnp.float32), [scipy.stats.norm(centre, 0.3) for centre in (-1.5, 1.5)]
-    variables, optimizer = network.init(random.key(0), abs), optax.adam(0.05)
+    variables, optimizer = jax.jit(network.init, static_argnums=1)(random.key(0), abs), optax.adam(0.05)
 
+    @jax.jit
     def loss(variables):
         return -jnp.mean(network.apply(variables, abs).log_prob(z))
 
@@ -308,7 +312,7 @@ def test_a_flow_of_one_latent_has_any_shape():
     assert abs(float(loss(fitted)) - best) < 0.02
     assert -scipy.stats.norm(0, np.asarray(z).std()).logpdf(np.asarray(z, float)).mean() > best + 0.9
     # And draws are of that density: half of them in each peak, few between.
-    samples = np.asarray(prior.sample(random.key(1), 20_000))
+    samples = np.asarray(jax.jit(prior.sample, static_argnums=1)(random.key(1), 20_000))
     assert abs(np.mean(samples > 0) - 0.5) < 0.03
     assert np.mean(np.abs(samples) < 0.5) < 0.01
 
@@ -316,11 +320,11 @@ def test_a_flow_of_one_latent_has_any_shape():
 def test_a_spline_is_inverted_and_its_slope_is_right():
     (layer,) = built("flow", 1).layers
     z = jnp.linspace(-6, 6, 401)[:, None]
-    base, log_slope = layer.inverse(z)
-    np.testing.assert_allclose(layer.forward(base), z, atol=2e-5)
-    slope = jax.vmap(jax.grad(lambda value: layer.inverse(value[None, None])[0][0, 0]))(z[:, 0])
+    base, log_slope = jax.jit(layer.inverse)(z)
+    np.testing.assert_allclose(jax.jit(layer.forward)(base), z, atol=2e-5)
+    slope = jax.jit(jax.vmap(jax.grad(lambda value: layer.inverse(value[None, None])[0][0, 0])))(z[:, 0])
     np.testing.assert_allclose(jnp.exp(log_slope), slope, rtol=1e-4)
     assert np.all(np.diff(base[:, 0]) > 0)
     np.testing.assert_array_equal(base[np.abs(z[:, 0]) > 5], z[np.abs(z[:, 0]) > 5])
-    gradients = jax.grad(lambda layer: jnp.sum(layer.forward(z)))(layer)
+    gradients = jax.jit(jax.grad(lambda layer: jnp.sum(layer.forward(z))))(layer)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))
