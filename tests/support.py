@@ -15,6 +15,7 @@ import jax
 from jax.experimental.compilation_cache import compilation_cache
 
 from configs import base
+from vae_jax.evaluation import config as evaluation
 from vae_jax.storage import run_directory
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -28,6 +29,10 @@ def tiny(**fields):
     config = base.get_config()
     config.update_from_flattened_dict({name.replace("__", "."): value for name, value in (small | fields).items()})
     return config
+
+
+# Of a study whose evaluation is not looked at.
+NOT_EVALUATED = {name.replace(".", "__"): value for name, value in evaluation.overrides("none").items()}
 
 
 def with_settings(**settings):

@@ -1,6 +1,5 @@
 """Training that is stopped anywhere and called again gives the same files, bit for bit, as training that was not."""
 
-import functools
 import json
 import pathlib
 import shutil
@@ -8,7 +7,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from support import assert_same_numbers, tiny
+from support import NOT_EVALUATED, assert_same_numbers, tiny
 
 from vae_jax.core import errors
 from vae_jax.storage import checkpoints, run_directory, tables
@@ -19,14 +18,6 @@ from vae_jax.training import loop
 pytestmark = pytest.mark.usefixtures("compiled_quickly_here")
 CHUNKS = 4  # of one epoch; checkpoints after the second and the fourth
 TWO_GROUPS = (("train.chunk_epochs", ("1", "3")),)  # one program, two plans: 4 chunks, then 2 of 3 and 1 epochs
-
-
-@pytest.fixture(scope="module", autouse=True)
-def traced_once():
-    """Programs are kept from one call to the next: here it is the host's loop that is tried."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runs, "over_runs", functools.cache(runs.over_runs))
-        yield
 
 
 def train(workdir: pathlib.Path, sweeps=()) -> pathlib.Path:
@@ -232,7 +223,7 @@ def test_what_is_shown_of_many_runs():
 
 
 def test_a_target_that_cannot_be_reached_is_said(tmp_path, capsys):
-    fields = {"objective__kind": "geco", "train__chunk_epochs": 4, "name": "steered"}
+    fields = {"objective__kind": "geco", "train__chunk_epochs": 4, "name": "steered"} | NOT_EVALUATED
     study.run(tiny(objective__distortion_target=-50.0, **fields), tmp_path / "missed")
     assert "steered (1 run): the target of the distortion was not met by 1 of them; run 0 is " in capsys.readouterr().err
     study.run(tiny(objective__distortion_target=1000.0, **fields), tmp_path / "met")
