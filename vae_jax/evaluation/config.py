@@ -26,6 +26,13 @@ class EvalConfig:
     )
     valid: bool = schema.field(False, "Evaluate the validation split too: columns valid_*.", absent=False)
     without: tuple[str, ...] = schema.field((), "Metrics that are left out.", choices=METRICS, absent=())
+    betas: tuple[float, ...] = schema.field(
+        (),
+        "model.conditioning=beta: other betas than objective.beta that have a row of results too; elsewhere not used.",
+        low=1e-6,
+        high=1e6,
+        absent=(),
+    )
     decoded: int = schema.field(
         5000, "Decoder means behind each Frechet distance; beyond 1,024 pixels at most 1,024.", low=0, high=10**7
     )

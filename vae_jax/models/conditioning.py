@@ -4,10 +4,11 @@ One wrapper for every network: it acts on each layer (a module with `features`) 
 network is written twice. As in the multi-rate VAE (Bae et al. 2022), one network then has the whole trade-off.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 CONDITIONING = ("none", "beta")
@@ -34,6 +35,12 @@ class Gate(nn.Module):
             for name in ("gain", "shift")
         )
         return x * (1 + gain) + shift
+
+
+def at(variables: Mapping, beta: float | Float[np.ndarray, "..."]) -> dict:
+    """The variables of a network that is told beta (or of many, with a leading axis), with this beta for theirs."""
+    log_beta = np.log(np.asarray(beta, np.float32))
+    return {**variables, "statistics": {**variables["statistics"], "log_beta": log_beta}}
 
 
 def gated(log_beta: Float[Array, "..."]) -> Callable:

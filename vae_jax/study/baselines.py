@@ -11,7 +11,7 @@ def rows(study: Study, first: int) -> list[Row]:
     """The rows of every baseline that the runs ask for, numbered from `first` on."""
     found: dict[tuple, Row] = {}
     for group in study.groups:
-        for run in (study.runs[number] for number in group.numbers):
+        for run in (study.rows[number].run for number in study.rows_of(group)):
             for name in run.config["baselines"]:
                 key = (name, *(value for field, value in run.config.items() if _applies(name, field)))
                 if key in found or (name == "ppca" and run.config["objective.beta"] == 0):

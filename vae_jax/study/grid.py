@@ -49,6 +49,11 @@ class Run:
         """The fields of one group of the config, as keyword arguments."""
         return schema.group(self.config, name)
 
+    def at(self, beta: float) -> "Run":
+        """The run at this beta, as if the grid had set it."""
+        told = {"objective.beta": beta}
+        return Run(self.config | told, self.settings | told)
+
 
 def flatten(config: Mapping) -> Flat:
     """A nested config as one dict by dotted names."""

@@ -122,7 +122,11 @@ def known_rows(study: Study, there: Saved, workdir: pathlib.Path) -> dict[int, d
     if longer or there.evaluated != schema.group(study.config, "eval") or not path.exists():
         return {}
     rows = {int(row["run"]): row for row in tables.read_cells(path) if row["run"].isdecimal() and row.get("seed")}
-    return {number: rows[number] for number, run in enumerate(study.runs) if rows.get(number, {}).get("name") == run.name}
+    if len(study.rows) > len(study.runs) and len(rows) != len(study.rows):
+        return {}  # rows of other betas come after all runs: where these are more, they have other numbers
+    return {
+        number: rows[number] for number, row in enumerate(study.rows) if rows.get(number, {}).get("name") == row.run.name
+    }
 
 
 def refuse_other(asked: Flat, there: Saved, workdir: pathlib.Path) -> None:

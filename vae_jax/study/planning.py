@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import ml_collections
 import numpy as np
@@ -36,6 +37,13 @@ class Group:
     hyperparams: Hyperparams  # leading runs axis
 
 
+class Evaluated(NamedTuple):
+    """A row of results: the number of the run that was trained, and its settings with the beta it is evaluated at."""
+
+    trained: int
+    run: Run
+
+
 @dataclasses.dataclass(frozen=True)
 class Study:
     """The checked runs of all commands that were given to one directory, and the groups they are trained in.
@@ -57,6 +65,20 @@ class Study:
     def sources(self) -> dict[tuple, Dataset]:
         """The data sets of the runs by their settings."""
         return {source: self.load(source) for source in dict.fromkeys(map(source_of, self.runs))}
+
+    @functools.cached_property
+    def rows(self) -> list[Evaluated]:
+        """What `results.csv` has a row of, by its number: every run, and then what is told beta at its other betas."""
+        others = [(number, run, beta) for number, run in enumerate(self.runs) for beta in rules.other_betas(run.config)]
+        if not others:
+            return [Evaluated(number, run) for number, run in enumerate(self.runs)]
+        own = [(number, run, run.config["objective.beta"]) for number, run in enumerate(self.runs)]
+        return [Evaluated(number, run.at(beta)) for number, run, beta in own + others]
+
+    def rows_of(self, group: Group) -> list[int]:
+        """The numbers of the rows of a group's runs."""
+        members = set(group.numbers)
+        return [number for number, row in enumerate(self.rows) if row.trained in members]
 
 
 def loader() -> Callable[[tuple], Dataset]:

@@ -229,11 +229,18 @@ def conditioning_draws_beta(config: Flat) -> None:
         )
     if low > high:
         raise errors.UserError(f"objective.beta_low={low:g}: should be at most objective.beta_high={high:g}")
-    if not low <= beta <= high:
-        raise errors.UserError(
-            f"objective.beta={beta:g} with model.conditioning=beta: it is evaluated there, so it should be from {low:g} to "
-            f"{high:g} (objective.beta_low, objective.beta_high)"
-        )
+    for key, values in {"objective.beta": (beta,), "eval.betas": config["eval.betas"]}.items():
+        if outside := [value for value in values if not low <= value <= high]:
+            raise errors.UserError(
+                f"{key}={outside[0]:g} with model.conditioning=beta: it is evaluated there, so it should be from {low:g} to "
+                f"{high:g} (objective.beta_low, objective.beta_high)"
+            )
+
+
+def other_betas(config: Flat) -> list[float]:
+    """At which a run is evaluated beside `objective.beta`."""
+    betas = config["eval.betas"] if config["model.conditioning"] == "beta" else ()
+    return [beta for beta in dict.fromkeys(betas) if beta != config["objective.beta"]]
 
 
 def cooling_needs_a_sigma(config: Flat) -> None:

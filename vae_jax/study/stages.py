@@ -7,11 +7,13 @@ import shlex
 import sys
 import time
 from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from vae_jax.core import errors, schema
 from vae_jax.evaluation import evaluate, metric
+from vae_jax.models import conditioning
 from vae_jax.storage import run_directory, tables, trained_models
 from vae_jax.storage.run_directory import Row
 from vae_jax.study import baselines, grid, provenance
@@ -30,7 +32,7 @@ def train(
     Args:
       study: what to train.
       workdir: its directory.
-      known: runs whose row of results is there; a group of which all are is not looked at.
+      known: the rows of results that are there; a group of which all are is not looked at.
       on_chunk: called with the rows that each chunk adds to `metrics.jsonl`.
 
     Returns:
@@ -41,7 +43,7 @@ def train(
     """
     states: list[TrainState | None] = []
     for index, group in enumerate(study.groups):
-        if set(group.numbers) <= set(known):
+        if set(study.rows_of(group)) <= set(known):
             states.append(None)
             continue
         labels = [label(study, number) for number in group.numbers]
@@ -72,31 +74,33 @@ def saved_state(group: Group, directory: pathlib.Path, workdir: pathlib.Path) ->
 def measure(
     study: Study, states: Sequence[TrainState | None], workdir: pathlib.Path, known: Mapping[int, Row] | None = None
 ) -> list[Row]:
-    """Evaluate the runs; write `results.csv`, its rows in the order of the runs and baselines after them, and `arrays/`.
+    """Evaluate the runs; write `results.csv`, in the order of `study.rows` and baselines after them, and `arrays/`.
 
     Args:
       study: whose runs they are.
       states: the final states of the groups; None where all rows of the group are known.
       workdir: the directory of the study.
-      known: rows that are there already, by run: their cells stay as they are.
+      known: rows that are there already, by number: their cells stay as they are.
     """
     start = time.time()
     rows: dict[int, Row] = {number: _again(study, number, row) for number, row in (known or {}).items()}
-    new = len(study.runs) - len(rows)
+    new = len(study.rows) - len(rows)
     progress = Progress("evaluation", new, "run")
     for group, state in zip(study.groups, states, strict=True):
         if state is None:
             continue
-        places = [place for place, number in enumerate(group.numbers) if number not in rows]
-        for place, (metrics, arrays) in zip(places, _evaluated(group, state, places, progress), strict=True):
-            number, step = group.numbers[place], state.diverged_at[place]
+        numbers = [number for number in study.rows_of(group) if number not in rows]
+        trained, diverged_at = _trained(study, group, state, numbers)
+        evaluated = evaluate.evaluate(trained, group.eval, group.dataset, progress)
+        for place, (number, (metrics, arrays)) in enumerate(zip(numbers, evaluated, strict=True)):
             # A diverged run stands where its state was finite last.
-            stopped = {"diverged": None if step < 0 else int(step)}
-            rows[number] = label(study, number) | study.runs[number].settings | stopped | metrics
+            stopped = {"diverged": None if diverged_at[place] < 0 else int(diverged_at[place])}
+            run = study.rows[number].run
+            rows[number] = label(study, number) | run.settings | stopped | metrics
             if multihost.writes():
                 run_directory.write_arrays(run_directory.arrays_path(workdir, number), arrays)
-                variables, sigma = runs.take((state.variables, group.hyperparams.sigma), place)
-                card = _card(study.runs[number], group, metrics.get("sigma", float(sigma)))
+                variables, sigma = runs.take((trained.variables, trained.sigma), place)
+                card = _card(run, group, metrics.get("sigma", float(sigma)))
                 trained_models.write(trained_models.path(workdir, number), variables, card)
     progress.finish()
     if multihost.writes():
@@ -105,6 +109,7 @@ def measure(
     table += baselines.rows(study, len(table))
     if multihost.writes():
         tables.write_csv(workdir / "results.csv", table)
+        _remove_others(study, workdir)
         described = run_directory.read_json(workdir / "config.json")
         run_directory.write_json(workdir / "config.json", described | {"evaluated": schema.group(study.config, "eval")})
     multihost.wait("written")
@@ -132,7 +137,7 @@ def _compare_seeds(study: Study, rows: dict[int, Row], known: Mapping[int, Row],
 def _again(study: Study, number: int, row: Mapping[str, str]) -> Row:
     """A known row under the columns that the grid has now."""
     metrics = {column: cell for column, cell in row.items() if "." not in column and column not in (*LABELS, "diverged")}
-    return label(study, number) | study.runs[number].settings | {"diverged": row.get("diverged")} | metrics
+    return label(study, number) | study.rows[number].run.settings | {"diverged": row.get("diverged")} | metrics
 
 
 def _card(run: grid.Run, group: Group, sigma: float | None) -> dict:
@@ -149,11 +154,19 @@ def _card(run: grid.Run, group: Group, sigma: float | None) -> dict:
     }
 
 
-def _evaluated(group: Group, state: TrainState, places: list[int], progress: Progress):
-    """Metrics and arrays of the runs at these places of a group, one after another."""
-    spec, variables, hyperparams, diverged_at = group.spec, state.variables, group.hyperparams, state.diverged_at
-    if len(places) < len(group.numbers):
-        variables, hyperparams, diverged_at = runs.take((variables, hyperparams, diverged_at), np.array(places))
+def _trained(study: Study, group: Group, state: TrainState, numbers: list[int]) -> tuple[evaluate.TrainedRuns, np.ndarray]:
+    """The runs of these rows of a group as evaluation takes them, and where each of them diverged."""
+    spec, leaves = group.spec, (state.variables, group.hyperparams, state.diverged_at)
+    place_of = {number: place for place, number in enumerate(group.numbers)}
+    places = [place_of[study.rows[number].trained] for number in numbers]
+    if places != list(range(len(group.numbers))):
+        leaves = runs.take(leaves, np.array(places))
+    variables, hyperparams, diverged_at = leaves
+    if spec.model.conditioning == "beta":
+        betas = np.array([study.rows[number].run.config["objective.beta"] for number in numbers], np.float32)
+        variables = conditioning.at(variables, betas)
+        weights: Any = hyperparams.objective
+        hyperparams = dataclasses.replace(hyperparams, objective=weights.replace(beta=betas))
     # A diverged run stands where its state was finite last, also on its schedules.
     steps = np.where(diverged_at < 0, spec.train.epochs * spec.steps_per_epoch, diverged_at)
     epochs = steps / spec.steps_per_epoch
@@ -165,15 +178,15 @@ def _evaluated(group: Group, state: TrainState, places: list[int], progress: Pro
         hyperparams.seed,
         group.spec.objective.kind,
     )
-    return evaluate.evaluate(trained, group.eval, group.dataset, progress)
+    return trained, diverged_at
 
 
 LABELS = ("run", "name", "seed")
 
 
 def label(study: Study, number: int) -> Row:
-    """What heads each line and row of a run."""
-    run = study.runs[number]
+    """What heads each line and row of a run, or the row of one of its betas."""
+    run = study.rows[number].run
     return {"run": number, "name": run.name, "seed": run.seed}
 
 
@@ -186,10 +199,17 @@ def files(study: Study) -> list[str]:
     """What the stages write, as names relative to the run directory; folders of checkpoints end with a slash."""
     here = pathlib.Path()
     of_runs = [
-        path(here, run) for path in (run_directory.arrays_path, trained_models.path) for run in range(len(study.runs))
+        path(here, run) for path in (run_directory.arrays_path, trained_models.path) for run in range(len(study.rows))
     ]
     groups = [checkpoint_directory(here, index).as_posix() + "/" for index in range(len(study.groups))]
     return [*run_directory.FILES, *(path.as_posix() for path in of_runs), *groups]
+
+
+def _remove_others(study: Study, workdir: pathlib.Path) -> None:
+    """Remove the arrays and models that an earlier evaluation, of more betas, wrote."""
+    for name in set(run_directory.recorded(workdir)) - set(files(study)):
+        if name.startswith(("arrays/", "models/")):
+            (workdir / name).unlink(missing_ok=True)
 
 
 def log(workdir: pathlib.Path, event: Row) -> None:

@@ -69,8 +69,9 @@ def execute(
         if multihost.writes():
             _prepare(study, there, known, workdir, restart)
         multihost.wait("prepared")
-        if len(known) == len(study.runs):
-            say(f"{workdir}: {'the run is' if len(known) == 1 else f'all {len(known):,} runs are'} done")
+        if len(known) == len(study.rows):
+            count = len(study.runs)
+            say(f"{workdir}: {'the run is' if count == 1 else f'all {count:,} runs are'} done")
             return tables.read_csv(workdir / "results.csv")
         return stages.measure(study, stages.train(study, workdir, known, on_chunk), workdir, known)
 
@@ -78,7 +79,7 @@ def execute(
 def _check_memory(study: Study, known: Collection[int]) -> None:
     """Refuse what could not be trained here, where it has to be."""
     for group in study.groups:
-        if not set(group.numbers) <= set(known):
+        if not set(study.rows_of(group)) <= set(known):
             loop.check(group.spec, group.hyperparams, group.dataset)
 
 
@@ -104,7 +105,7 @@ def _prepare(study: Study, there: Saved | None, known: Collection[int], workdir:
     # Of a table that will be replaced nothing is said meanwhile.
     keeps_table = there is not None and (known or not (workdir / "results.csv").exists())
     described = identity.describe(study, there.evaluated if there and keeps_table else None, there)
-    is_as_asked = there and (len(known), there.config, there.grids) == (len(study.runs), study.config, study.grids)
+    is_as_asked = there and (len(known), there.config, there.grids) == (len(study.rows), study.config, study.grids)
     if not is_as_asked and (there is None or run_directory.jsonable(described) != there.raw):
         run_directory.write_json(workdir / "config.json", described)
 
