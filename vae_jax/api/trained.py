@@ -21,6 +21,7 @@ from jaxtyping import Array, Float
 from vae_jax.core import errors, keys
 from vae_jax.data.dataset import ImageSpec, to_unit
 from vae_jax.evaluation import estimators
+from vae_jax.models import conditioning
 from vae_jax.models.vae import VAE, ModelSpec, Posterior
 from vae_jax.storage import tables, trained_models
 from vae_jax.system import runs
@@ -73,6 +74,25 @@ class TrainedVAE:
     def image_shape(self) -> tuple[int, ...]:
         """The shape of one image."""
         return self.spec.shape
+
+    def at(self, beta: float) -> "TrainedVAE":
+        """The same network told another beta (`model.conditioning=beta`): a model like any other, without results.
+
+        Where the decoder's sigma is the one that is best for a split (`optimal`), it stays that of this model's beta.
+
+        Raises:
+          UserError: a network that is not told beta, or a beta outside of those it was trained for.
+        """
+        if self.spec.conditioning != "beta":
+            raise errors.UserError(f"run {self.row['run']} was trained for one beta; at() needs model.conditioning=beta")
+        low, high = (self.config[f"objective.beta_{end}"] for end in ("low", "high"))
+        if not low <= beta <= high:
+            raise errors.UserError(f"beta={beta:g}: should be from {low:g} to {high:g}, for which the network was trained")
+        told = {"objective.beta": float(beta)}
+        row = {key: value for key, value in self.row.items() if key in ("run", "name", "seed") or "." in key} | told
+        log_beta = np.asarray(np.log(np.float32(beta)))
+        variables = conditioning.at(self.variables, log_beta)
+        return dataclasses.replace(self, row=row, config=self.config | told, variables=variables)
 
     def encode(self, images, seed: int = 0) -> Codes:
         """q(z | x) of each image; an AE's std is 0. `seed` is of the bits that are drawn where the model needs some.
@@ -129,7 +149,10 @@ class TrainedVAE:
         return self._of_images(functools.partial(self._programs.importance_bound, _at_least_one(samples)), images, seed)
 
     def export(self, path: str | os.PathLike) -> None:
-        """Write encoder and decoder as portable StableHLO, in one file; see `vae_jax.api.export`."""
+        """Write encoder and decoder as portable StableHLO, in one file; see `vae_jax.api.export`.
+
+        Those of a network that is told beta have beta as a second argument.
+        """
         from vae_jax.api import export
 
         export.write(self, pathlib.Path(path))
@@ -231,6 +254,9 @@ def load(workdir: str | os.PathLike, run: int | None = None, **settings) -> Trai
       **settings: what picks the run instead: `name`, `seed`, and any column of the grid by the last part of its name
         (`beta=4.0` for `objective.beta`), or whole with two underscores for a dot (`objective__beta=4.0`).
 
+    Returns:
+      The model. Of a network that is told beta, where the settings leave beta open, it is at `objective.beta`.
+
     Raises:
       UserError: no such directory; no run with these settings, or several: the line lists what there is.
     """
@@ -273,7 +299,7 @@ def _columns(rows: list[tables.Row], settings: Mapping[str, Any]) -> dict[str, A
 def _selected(rows: list[tables.Row], wanted: Mapping[str, Any], workdir: pathlib.Path) -> tables.Row:
     """The one row that has the wanted values."""
     chosen = [row for row in rows if all(row.get(column) == value for column, value in wanted.items())]
-    if len(chosen) == 1:
+    if len(chosen) == 1 or _is_one_network(chosen, workdir):
         return chosen[0]
     asked = ", ".join(f"{column}={value!r}" for column, value in wanted.items()) or "nothing"
     listed = chosen or rows
@@ -281,6 +307,15 @@ def _selected(rows: list[tables.Row], wanted: Mapping[str, Any], workdir: pathli
     values = "; ".join(f"{key}: {', '.join(dict.fromkeys(str(row.get(key, '')) for row in listed))}" for key in varying)
     count = f"{len(chosen)} runs" if chosen else "no run"
     raise errors.UserError(f"{workdir}: {count} with {asked}; choose by {values or 'run'}")
+
+
+def _is_one_network(rows: list[tables.Row], workdir: pathlib.Path) -> bool:
+    """Whether all rows are of one network, told a beta each; the first is the run itself."""
+    keys = [key for key in tables.grid_keys(rows) if key != "objective.beta"]
+    if len(tables.grouped(rows, ["name", "seed", *keys])) != 1:
+        return False
+    _, card = trained_models.read(trained_models.path(workdir, rows[0]["run"]))
+    return card.get("model", {}).get("conditioning") == "beta"
 
 
 def _at_least_one(samples: int) -> int:

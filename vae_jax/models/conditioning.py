@@ -37,9 +37,8 @@ class Gate(nn.Module):
         return x * (1 + gain) + shift
 
 
-def at(variables: Mapping, beta: float | Float[np.ndarray, "..."]) -> dict:
+def at(variables: Mapping, log_beta: Float[Array | np.ndarray, "..."]) -> dict:
     """The variables of a network that is told beta (or of many, with a leading axis), with this beta for theirs."""
-    log_beta = np.log(np.asarray(beta, np.float32))
     return {**variables, "statistics": {**variables["statistics"], "log_beta": log_beta}}
 
 

@@ -164,7 +164,7 @@ def _trained(study: Study, group: Group, state: TrainState, numbers: list[int]) 
     variables, hyperparams, diverged_at = leaves
     if spec.model.conditioning == "beta":
         betas = np.array([study.rows[number].run.config["objective.beta"] for number in numbers], np.float32)
-        variables = conditioning.at(variables, betas)
+        variables = conditioning.at(variables, np.log(betas))
         weights: Any = hyperparams.objective
         hyperparams = dataclasses.replace(hyperparams, objective=weights.replace(beta=betas))
     # A diverged run stands where its state was finite last, also on its schedules.
