@@ -32,9 +32,9 @@ def config(**fields):
         "objective.beta_low": 0.04,
         "objective.beta_high": 15.0,
     }
-    small |= {"train.batch_size": 0, "train.epochs": 6000, "train.chunk_epochs": 3000, "train.checkpoint_every": 3000}
-    small |= {"optimizer.learning_rate": 2e-2, "optimizer.schedule": "exponential", "data.valid_fraction": 0.0}
-    small |= {"eval.samples": 500, "eval.decoded": 0, "eval.aggregate_samples": 0, "eval.betas": BETAS}
+    small |= {"train.batch_size": 0, "train.epochs": 3000, "train.chunk_epochs": 1500, "train.checkpoint_every": 1500}
+    small |= {"optimizer.learning_rate": 3e-2, "data.valid_fraction": 0.0}
+    small |= {"eval.samples": 200, "eval.decoded": 0, "eval.aggregate_samples": 0, "eval.betas": BETAS}
     made.update_from_flattened_dict(small | {key.replace("__", "."): value for key, value in fields.items()})
     return made
 

@@ -124,8 +124,9 @@ def _compare_seeds(study: Study, rows: dict[int, Row], known: Mapping[int, Row],
         asked = [each for name, each in metric.METRICS.items() if name not in group.eval.without]
         wanted = [each.across for each in asked if each.across and each.applies(setting)]
         seeds: dict[tuple, list[int]] = {}
-        for number in group.numbers if wanted else ():
-            seeds.setdefault((study.runs[number].name, *study.runs[number].settings.items()), []).append(number)
+        for number in study.rows_of(group) if wanted else ():
+            run = study.rows[number].run
+            seeds.setdefault((run.name, *run.settings.items()), []).append(number)
         for numbers in seeds.values():
             if len(numbers) > 1 and not set(numbers) <= set(known):
                 arrays = [run_directory.read_arrays(run_directory.arrays_path(workdir, number)) for number in numbers]
