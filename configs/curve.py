@@ -5,7 +5,7 @@
 The name `curve` is the one network of a seed, evaluated at every beta; `vae` and `beta_vae` are trained for one beta each,
 with the same network, seeds and data. The loss of the conditioned one is (D + beta R) / max(beta, 1), beta log-uniform from
 0.05 to 6. Its epochs were chosen by the validation split, mean of D + beta R over the betas, 3 seeds: 24.63 after 150
-epochs, 24.59 after 200, 24.64 after 300, 24.66 after 400. docs/results.md has the loss at each beta beside the separate ones.
+epochs, 24.59 after 200, 24.64 after 300, 24.66 after 400. docs/results.md has the loss at each beta.
 """
 
 from configs import base

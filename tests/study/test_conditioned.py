@@ -35,6 +35,7 @@ def config(**fields):
     small |= {"train.batch_size": 0, "train.epochs": 3000, "train.chunk_epochs": 1500, "train.checkpoint_every": 1500}
     small |= {"optimizer.learning_rate": 3e-2, "data.valid_fraction": 0.0}
     small |= {"eval.samples": 200, "eval.decoded": 0, "eval.aggregate_samples": 0, "eval.betas": BETAS}
+    small |= {"eval.calibration_samples": 0, "eval.without": ("frechet", "subspace_distance", "deviations")}
     made.update_from_flattened_dict(small | {key.replace("__", "."): value for key, value in fields.items()})
     return made
 

@@ -18,7 +18,7 @@ from typing import Any
 from vae_jax import __version__
 from vae_jax.core import errors
 from vae_jax.core.registry import Registry
-from vae_jax.figures import animation, calibration, factors, images, latents, learning, linear, rate_distortion
+from vae_jax.figures import animation, calibration, factors, images, latents, learning, linear, over_beta, rate_distortion
 from vae_jax.figures.run_directory import Directory
 from vae_jax.storage import run_directory
 
@@ -42,6 +42,7 @@ FIGURES: Registry[Function] = Registry(
         "posterior_std": learning.posterior_std,
         "water_filling": linear.water_filling,
         "gradient_variance": learning.gradient_variance,
+        "over_beta": over_beta.over_beta,
         "steering": rate_distortion.steering,
         "priors": rate_distortion.priors,
         "intervals": calibration.intervals,

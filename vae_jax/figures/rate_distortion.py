@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from vae_jax.figures import placement, settings, style
+from vae_jax.figures import over_beta, placement, settings, style
 from vae_jax.figures.placement import Label
 from vae_jax.figures.run_directory import Directory
 from vae_jax.figures.settings import Family, Role, Setting
@@ -90,7 +90,7 @@ def _planes(directory: Directory, title: str):
             heading = f"{split}, {unit}" if len(groups) > 1 else split
             style.tidy(axes)
             drawn.append((axes, families, prefix, heading))
-            _draw_points(axes, families, prefix)
+            _draw_points(axes, families, prefix, [f for f in families if over_beta.is_told_beta(directory, f)])
             _name_outside(axes, families, prefix, heading)
         _bar(figure, figure.axes[-2:], families)
     if any(unit == "Bernoulli" for unit in groups) and directory.field("data.binarize") in (None, "none"):
@@ -149,13 +149,19 @@ def _view(families: Sequence[Family]) -> dict[str, tuple[float, float]]:
     return {"xlim": (-0.05 * right, 1.2 * right), "ylim": (low - pad, high + pad)}
 
 
-def _draw_points(axes, families: Sequence[Family], prefix: str) -> None:
-    """Points with their errors, those of a family joined in the order of its axis; infinite rates as lines."""
+def _draw_points(axes, families: Sequence[Family], prefix: str, told: Sequence[Family] = ()) -> None:
+    """Points with their errors, those of a family joined in the order of its axis; infinite rates as lines.
+
+    Families of `told` are one network told a beta each: a line with its band over seeds, on which the others are points.
+    """
     order = sorted(families, key=lambda family: family.role is not Role.BOTH)
     for number, family in enumerate(order):
         points = _points(family, prefix)
         finite = [point for point in points if point.is_finite]
-        if len(finite) > 1:
+        if family in told and len(finite) > 1:
+            _draw_curve(axes, family, finite)
+            continue
+        if len(finite) > 1 and not told:
             axes.plot(*zip(*(point.xy for point in finite), strict=True), color=family.color, linewidth=1.2, zorder=2)
         mark = {
             "marker": "osD^vPX<"[number % 8],
@@ -171,6 +177,15 @@ def _draw_points(axes, families: Sequence[Family], prefix: str) -> None:
             if not point.is_finite:
                 line = {"linestyle": "--", "linewidth": 1.2, "zorder": 1.5, "label": point.setting.label}
                 axes.axhline(point.distortion[0], color=family.color, **line)
+
+
+def _draw_curve(axes, family: Family, points: Sequence[Point]) -> None:
+    """A line through the points, and the standard error of their distortion over seeds as a band."""
+    rate, distortion, error = np.array([(*point.xy, point.distortion[1]) for point in points]).T
+    axes.plot(rate, distortion, color=family.color, linewidth=1.6, zorder=2, label=family.label)
+    if np.isfinite(error).all():
+        band = {"color": family.color, "alpha": 0.25, "linewidth": 0, "zorder": 1.5}
+        axes.fill_between(rate, distortion - error, distortion + error, **band)
 
 
 def _outside(axes, points: Sequence[Point]) -> list[Point]:

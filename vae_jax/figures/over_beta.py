@@ -1,0 +1,100 @@
+"""What a network that is told beta does to one image as beta grows, and where each of its latents switches off."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from vae_jax.figures import style
+from vae_jax.figures.learning import USED
+from vae_jax.figures.run_directory import Directory, Panel
+from vae_jax.figures.settings import Family
+
+PICTURES = 12  # reconstructions at most
+IMAGE = 0  # of the test images, the one that is shown
+
+
+def is_told_beta(directory: Directory, family: Family) -> bool:
+    """Whether the settings of a family are one network (of each seed), told a beta each."""
+    told = all(directory.value(setting, "model.conditioning") == "beta" for setting in family.settings)
+    return told and family.axis == "objective.beta"
+
+
+def over_beta(directory: Directory):
+    """A test image decoded by one network told one beta after another, its posterior's std, and the rate of each latent."""
+    families = [family for family in directory.families if is_told_beta(directory, family)]
+    if not families:
+        return None
+    members = families[0].settings
+    shown = directory.panels("reconstructions", PICTURES, members).panels
+    panels = directory.panels("codes_std", len(members), members, pictures=False).panels
+    panels = [panel for panel in panels if panel.row["seed"] == panels[0].row["seed"] and _beta(panel) > 0]
+    if len(shown) < 2 or len(panels) < 2:
+        return None
+    seed = panels[0].row["seed"]
+    title = f"One network, told beta (seed {seed}): a test image decoded, its posterior, and what each latent carries"
+    figure = style.new_figure(style.WIDTH, 4.9, title)
+    top, below = figure.subfigures(2, 1, height_ratios=(1, 2.6))
+    _pictures(top, shown)
+    betas = np.array([_beta(panel) for panel in panels])
+    std = np.array([panel.arrays["codes_std"][IMAGE] for panel in panels])
+    rates = [panel.arrays["rate_per_latent"] for panel in panels]
+    axes = below.subplots(1, 2)
+    _lines(axes[0], betas, std, "std of the image's posterior")
+    axes[0].set_ylim(0, 1.05 * max(1.0, std.max()))
+    if all(rate.shape == std[0].shape for rate in rates):
+        _lines(axes[1], betas, np.array(rates), "rate of a latent (nats per image)\ncrosses: it switches off")
+        _switches(axes[1], betas, np.array(rates))
+    else:  # a prior that ties the latents has one rate for all
+        _lines(axes[1], betas, np.array([rate.sum() for rate in rates])[:, None], "rate (nats per image)")
+    axes[0].legend(frameon=False, fontsize=style.SMALL, ncols=2)
+    return figure
+
+
+def _beta(panel: Panel) -> float:
+    return float(panel.row["objective.beta"])
+
+
+def _pictures(figure, shown: Sequence[Panel]) -> None:
+    """The image, and its reconstruction at each beta."""
+    pictures = [shown[0].arrays["images"][IMAGE], *(panel.arrays["reconstructions"][IMAGE] for panel in shown)]
+    names = ["image", *(f"{_beta(panel):g}" for panel in shown)]
+    for place, picture, name in zip(figure.subplots(1, len(pictures)), pictures, names, strict=True):
+        style.show(place, np.clip(picture, 0, 1))
+        place.set_title(name if name == "image" else f"beta {name}", fontsize=style.SMALL)
+
+
+def _lines(axes, betas: np.ndarray, values: np.ndarray, label: str) -> None:
+    """A line for each latent over beta."""
+    count = values.shape[1]
+    colors = style.PALETTE if count <= len(style.PALETTE) else style.sequence(count)
+    for latent in range(count):
+        name = style.latent_number(latent) if count <= style.LINES else None
+        axes.plot(betas, values[:, latent], color=colors[latent], linewidth=1.4, label=name)
+    axes.set_xscale("log")
+    style.label_axes(axes, xlabel="beta", ylabel=label)
+    style.plain_log(axes.xaxis, *axes.get_xlim())
+    style.tidy(axes)
+
+
+def _switches(axes, betas: np.ndarray, rates: np.ndarray) -> None:
+    """Where the rate of each latent falls below `USED`, between two betas."""
+    for latent, beta in switched_off(betas, rates).items():
+        colors = style.PALETTE if rates.shape[1] <= len(style.PALETTE) else style.sequence(rates.shape[1])
+        axes.plot([beta], [0], "x", color=colors[latent], markersize=7, clip_on=False, zorder=5)
+    axes.set_ylim(0, None)
+
+
+def switched_off(betas: np.ndarray, rates: np.ndarray) -> dict[int, float]:
+    """{latent: the beta from which on its rate is below `USED`}, of those that carry more at a smaller one.
+
+    Args:
+      betas: growing [n].
+      rates: [n, latents] nats.
+    """
+    found = {}
+    for latent in range(rates.shape[1]):
+        used = np.flatnonzero(rates[:, latent] > USED)
+        if len(used) and used[-1] + 1 < len(betas):
+            found[latent] = math.sqrt(betas[used[-1]] * betas[used[-1] + 1])
+    return found
