@@ -17,6 +17,7 @@ import jax
 import numpy as np
 
 from configs import base
+from configs import curve as curve_study
 from scripts import studies, timing
 from scripts.timing import Contestant, Timing
 from vae_jax.core import keys
@@ -308,4 +309,17 @@ def evaluation(settings: Settings) -> Iterator[Row]:
                 yield Row(what, "evaluation", found.seconds, "training", trained, goals[chosen], compile=found.compile)
 
 
-ENTRIES = {entry.__name__: entry for entry in (mnist, digits, conv, start, importance, growth, evaluation)}
+def curve(settings: Settings) -> Iterator[Row]:
+    """The whole curve from one network that is told beta, over nine of one beta each, as `configs/curve.py` has them."""
+    dataset, seeds = data.load("digits"), settings.size(len(curve_study.SEEDS), 1)
+    told, alone = curve_study.EPOCHS, base.get_config().train.epochs
+    share = settings.size(10, 100)  # of the epochs
+    works = {
+        "ours": run_together(dataset, {"model.conditioning": "beta"}, seeds, told // share),
+        "nine runs": run_together(dataset, {}, len(curve_study.BETAS) * seeds, alone // share),
+    }
+    times = timing.measure([Contestant(name, work, 1 / share) for name, work in works.items()], settings.repeat)
+    yield from rows(f"curve on digits, {seeds} seeds", "training", times, {"nine runs": 0.35})
+
+
+ENTRIES = {entry.__name__: entry for entry in (mnist, digits, conv, start, importance, growth, evaluation, curve)}

@@ -104,9 +104,18 @@ def _key(figure, directory: Directory, axes: Sequence, members: Sequence[Setting
         values = [_value_text(directory, family, setting) for setting in members]
         style.color_bar(figure, list(axes), colors, values, family.axis.rpartition(".")[2] or "setting")
         return
-    handles = [Line2D([], [], color=color, label=setting.label) for setting, color in zip(members, colors, strict=True)]
+    handles = [
+        Line2D([], [], color=color, label=_drawn_label(directory, setting))
+        for setting, color in zip(members, colors, strict=True)
+    ]
     place = {"loc": "center left", "bbox_to_anchor": (1.02, 0.5), "frameon": False, "fontsize": style.SMALL}
     axes[-1].legend(handles=handles, **place)
+
+
+def _drawn_label(directory: Directory, setting: Setting) -> str:
+    """A setting's label; while a network that is told beta trains, each image has a beta of its own."""
+    told = directory.value(setting, "model.conditioning") == "beta"
+    return style.plain(f"{setting.name}, beta drawn for each image") if told else setting.label
 
 
 def _value_text(directory: Directory, family: Family, setting: Setting) -> str:

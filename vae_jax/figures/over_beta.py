@@ -58,7 +58,7 @@ def _beta(panel: Panel) -> float:
 def _pictures(figure, shown: Sequence[Panel]) -> None:
     """The image, and its reconstruction at each beta."""
     pictures = [shown[0].arrays["images"][IMAGE], *(panel.arrays["reconstructions"][IMAGE] for panel in shown)]
-    names = ["image", *(f"{_beta(panel):g}" for panel in shown)]
+    names = ["image", *(f"{_beta(panel):.3g}" for panel in shown)]
     for place, picture, name in zip(figure.subplots(1, len(pictures)), pictures, names, strict=True):
         style.show(place, np.clip(picture, 0, 1))
         place.set_title(name if name == "image" else f"beta {name}", fontsize=style.SMALL)

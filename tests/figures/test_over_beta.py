@@ -1,0 +1,51 @@
+"""Figures of a network that is told beta: its line among separate runs, one image over beta, where latents switch off."""
+
+import numpy as np
+import pytest
+
+from vae_jax.figures import over_beta, rate_distortion
+from vae_jax.figures.run_directory import Directory
+
+BETAS = [0.5, 1.0, 2.0, 4.0]
+
+
+@pytest.fixture
+def directory(tmp_path, studies):
+    """Conditioned and separate runs at the same betas, two seeds."""
+    return Directory(
+        studies.write_grid(tmp_path, {"objective.beta": BETAS, "model.conditioning": ["beta", "none"]}, seeds=2)
+    )
+
+
+def test_the_conditioned_family_is_a_line_with_a_band_and_the_others_are_points(directory):
+    (told,) = (family for family in directory.families if over_beta.is_told_beta(directory, family))
+    (alone,) = (family for family in directory.families if family is not told)
+    for axes in rate_distortion.trade_off(directory).axes:
+        (line,) = (line for line in axes.lines if line.get_label() == told.label)
+        prefix = "train_" if axes.get_title() == "training split" else ""
+        expected = [rate_distortion.point_of(setting, prefix).xy for setting in told.settings]
+        np.testing.assert_allclose(line.get_xydata(), expected)
+        assert len(axes.collections) > len(axes.containers)  # the band, beside the error bars
+        assert {bar.get_label() for bar in axes.containers} == {setting.label for setting in alone.settings}
+        assert not any(len(line.get_xdata()) == len(BETAS) for line in axes.lines if line.get_color() == alone.color)
+
+
+def test_one_image_over_beta_is_of_one_network(directory, studies):
+    figure = over_beta.over_beta(directory)
+    studies.check_layout(figure)
+    *pictures, std, rate = figure.axes
+    assert [axes.get_title() for axes in pictures] == ["image", "beta 0.5", "beta 1", "beta 2", "beta 4"]
+    assert [len(axes.images) for axes in pictures] == [1] * 5
+    for axes in (std, rate):
+        lines = [line for line in axes.lines if len(line.get_xdata()) == len(BETAS)]
+        assert len(lines) == 2 and all(list(line.get_xdata()) == BETAS for line in lines)
+
+
+def test_there_is_none_without_such_a_network(tmp_path, studies):
+    assert over_beta.over_beta(Directory(studies.write_grid(tmp_path, {"objective.beta": BETAS}))) is None
+
+
+def test_a_latent_switches_off_between_the_last_beta_that_uses_it_and_the_next():
+    betas = np.array([0.5, 1.0, 4.0, 9.0])
+    rates = np.array([[3, 2, 1, 0.5], [2, 1, 0, 0], [0, 0, 0, 0], [1, 0.5, 0.2, 0]]).T
+    assert over_beta.switched_off(betas, rates) == {1: 2.0, 3: 6.0}
