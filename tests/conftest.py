@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from support import with_settings
 
+from vae_jax.system import memory
 from vae_jax.training import step
 
 # Before any computation: eight devices, of which tests take slices.
@@ -69,6 +70,15 @@ def compiled_quickly():
 def compiled_quickly_here():
     """The same for a whole file, the fixtures that its tests share included."""
     yield from with_settings(jax_disable_most_optimizations=True)
+
+
+@pytest.fixture(scope="module")
+def one_run_at_a_time():
+    """Runs take turns, as where memory is short: studies of all sizes share the programs of one run. The same numbers."""
+    with pytest.MonkeyPatch.context() as patch:
+        halving = memory.halving
+        patch.setattr(memory, "halving", lambda attempt, runs, *rest, **named: halving(attempt, 1, *rest, **named))
+        yield
 
 
 @pytest.fixture

@@ -15,9 +15,12 @@ from vae_jax.evaluation import evaluate as evaluation
 from vae_jax.figures import draw
 from vae_jax.storage import run_directory, tables
 from vae_jax.study import grid, study
+from vae_jax.system import memory
 from vae_jax.training import loop
 
+pytestmark = pytest.mark.usefixtures("one_run_at_a_time")
 BETAS = ("objective.beta", ("0.5", "1"))
+ALL_TOGETHER = memory.halving
 
 
 def small(**fields):
@@ -57,6 +60,12 @@ def begun(in_the_checkout, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("growth") / "begun"
     study.run(small(), workdir, None, [seeds(2), ("objective.beta", ["1"])])
     return workdir
+
+
+@pytest.fixture
+def all_together(monkeypatch):
+    """As many runs in a program as a group has: their bits do not depend on that."""
+    monkeypatch.setattr(memory, "halving", ALL_TOGETHER)
 
 
 @pytest.fixture
@@ -112,6 +121,7 @@ def test_a_study_without_metrics_is_drawn_and_told_and_its_table_can_be_filled_l
 # New seeds and values
 
 
+@pytest.mark.usefixtures("all_together")
 def test_new_seeds_and_values_are_appended_and_nothing_else_changes(begun, workdir, tmp_path, capsys):
     rows = study.run(small(), workdir, None, [seeds(3), BETAS])
     assert capsys.readouterr().err.splitlines()[0] == f"{workdir}: 2 runs are there, 4 are new"
