@@ -43,6 +43,9 @@ MODELS = {
         "prior": "laplace",
     },
     "tanh": {},
+    "told beta": {"conditioning": "beta", "prior": "vamp", "normalize": "none"},
+    "told beta, linear": {"conditioning": "beta", "encoder": "linear", "decoder": "linear"},
+    "told beta, conv": {"conditioning": "beta", "encoder": "conv", "decoder": "conv", "hidden": (4, 6, 16)},
 }  # fmt: skip
 
 
@@ -57,6 +60,8 @@ def made(settings: dict) -> tuple[ModelSpec, dict, np.ndarray]:
         statistics |= {
             name: 0.3 * generator.normal(size=(pixels, pixels)).astype(np.float32) for name in ("whiten", "color")
         }
+    if spec.conditioning == "beta":
+        statistics["log_beta"] = np.float32(0.7)
     variables = {"statistics": jax.tree.map(jnp.asarray, statistics)}
 
     def init(x):

@@ -10,7 +10,8 @@ A description is a dict:
   prior: kind, and the arrays that it has.
 A layer is a dict with `kind` ("dense", "conv" or "conv_transpose"), `kernel`, `bias` and `activation` ("" for none);
 convolutions also have `shape`, the (height, width, channels) that they read, and transposed ones `size`, the (height, width)
-to which their output is cropped. Kernels are stored as in Flax: [inputs, outputs], [4, 4, inputs, outputs].
+to which their output is cropped. Kernels are stored as in Flax: [inputs, outputs], [4, 4, inputs, outputs]. A network that
+is told beta is described as it is at the beta of its variables.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vae_jax.models import flows, likelihoods, priors
+from vae_jax.models.conditioning import Gate
 from vae_jax.models.vae import VAE, ModelSpec
 
 Layer = dict[str, Any]
@@ -38,7 +40,7 @@ def describe(spec: ModelSpec, variables: Mapping, sigma: float, noise_scale: flo
     """
     if spec.encoder not in NETWORKS or spec.decoder not in NETWORKS:
         return None
-    params = jax.tree.map(np.asarray, dict(variables["params"]))
+    params = _told(spec, variables)
     bound = VAE(spec).bind(jax.tree.map(jnp.asarray, dict(variables)))
     return {
         "latents": spec.latents,
@@ -50,6 +52,43 @@ def describe(spec: ModelSpec, variables: Mapping, sigma: float, noise_scale: flo
         "likelihood": _likelihood(spec, bound, variables.get("statistics", {}), sigma),
         "prior": _prior(bound.prior()),
     }
+
+
+def _told(spec: ModelSpec, variables: Mapping) -> dict:
+    """The parameters; of a network that is told beta with its gates, which are affine at one beta, multiplied in."""
+    params = jax.tree.map(np.asarray, dict(variables["params"]))
+    if spec.conditioning != "beta":
+        return params
+    log_beta = jnp.asarray(variables["statistics"]["log_beta"])
+    folded = _folded(params, log_beta)
+    scale, shift = _gate(params["log_var_gate"], log_beta)
+    last = folded["encoder"]["MLPEncoder_0"] if spec.encoder == "conv" else folded["encoder"]
+    if spec.encoder == "linear":  # log_var is a tenth of a parameter here, as in `_encoder`
+        last["log_var"] = last["log_var"] * scale + shift / 10
+    else:
+        heads, same = last[f"Dense_{len(last) - 1}"], np.zeros_like(shift)
+        scale, shift = np.concatenate([same + 1, scale]), np.concatenate([same, shift])
+        heads |= {"kernel": heads["kernel"] * scale, "bias": heads["bias"] * scale + shift}
+    scale, shift = _gate(params["latents_gate"], log_beta)
+    first = (folded["decoder"]["MLPDecoder_0"] if spec.decoder == "conv" else folded["decoder"])["Dense_0"]
+    first |= {"kernel": scale[:, None] * first["kernel"], "bias": first["bias"] + shift @ first["kernel"]}
+    return folded
+
+
+def _folded(params: Mapping, log_beta: jax.Array) -> dict:
+    """Layers with the gate behind them as layers without."""
+    if "gate" in params:
+        scale, shift = _gate(params["gate"], log_beta)
+        return {"kernel": params["kernel"] * scale, "bias": params["bias"] * scale + shift}
+    return {name: _folded(leaf, log_beta) if isinstance(leaf, Mapping) else leaf for name, leaf in params.items()}
+
+
+def _gate(params: Mapping, log_beta: jax.Array) -> tuple[np.ndarray, np.ndarray]:
+    """What a gate multiplies each channel by, and what it adds."""
+    channels = params["gain"].shape[-1]
+    ends = jnp.stack([jnp.zeros(channels), jnp.ones(channels)])
+    shift, both = np.asarray(Gate(channels).apply({"params": dict(params)}, ends, log_beta))
+    return both - shift, shift
 
 
 def _dense(params: Mapping, activation: str = "") -> Layer:
