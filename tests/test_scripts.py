@@ -239,7 +239,7 @@ def test_reproduce_makes_the_environment_once_and_runs_all_studies(tmp_path):
     checkout = Checkout(tmp_path)
     names = ("ablations", "latents", "faces", "post")
     studies = [f"-m experiments.train --config=configs/{name}.py --workdir=runs/{name}" for name in names]
-    studies.append("-m experiments.claims --workdir=runs")
+    studies.append("-m experiments.claims --workdir=runs --pages")
     first = checkout.run("reproduce")
     assert first.returncode == 0, first.stderr
     venv, pip, *trained = checkout.calls()

@@ -8,6 +8,7 @@ import pytest
 
 from vae_jax.core import errors
 from vae_jax.figures import claims, draw, post
+from vae_jax.figures.report import content
 from vae_jax.storage import run_directory, tables
 
 SPREAD = (-0.01, 0.0, 0.01)  # of three seeds, relative
@@ -245,6 +246,20 @@ def test_pages_in_two_languages(tmp_path):
     assert "**Verdict: holds**" in english and "**结论：成立**" in chinese
     assert "1.20 ± 0.01" in english and "1.20 ± 0.01" in chinese
     assert "It is sigma" in english
+
+
+def test_the_page_of_a_study_has_the_claims_that_it_shows(tmp_path):
+    found = studies()
+    del found["post"]
+    write(tmp_path, found)
+    judged = claims.judge(tmp_path, post.CLAIMS)
+    assert claims.write(tmp_path, judged) == [tmp_path / name for name in ("latents", "ablations", "faces")]
+    shown = content.claims(tmp_path / "faces")
+    between = next(one for one in judged if one.name == "between")
+    expected = {"statement": between.claim.says[0], "verdict": "holds", "numbers": between.numbers[0]}
+    assert expected in shown and expected not in content.claims(tmp_path / "latents")
+    assert "claims.json" in run_directory.recorded(tmp_path / "faces")
+    assert not (tmp_path / "post").exists()
 
 
 def test_no_directory_and_no_study(tmp_path):

@@ -182,6 +182,23 @@ def text(judged: Sequence[Judged]) -> str:
     return "\n".join(lines)
 
 
+def write(folder: pathlib.Path, judged: Sequence[Judged]) -> list[pathlib.Path]:
+    """`claims.json` in the directory of each study, for its page: the claims whose figure lies there.
+
+    Returns:
+      Those directories.
+    """
+    by_study: dict[pathlib.Path, list[dict[str, str]]] = {}
+    for one in judged:
+        shown = {"statement": one.claim.says[0], "verdict": one.verdict[0], "numbers": one.numbers[0]}
+        by_study.setdefault(folder / pathlib.PurePath(one.claim.figure).parts[0], []).append(shown)
+    found = {workdir: shown for workdir, shown in by_study.items() if (workdir / "results.csv").exists()}
+    for workdir, listed in found.items():
+        run_directory.record(workdir, ["claims.json"])
+        run_directory.write_json(workdir / "claims.json", listed)
+    return list(found)
+
+
 HEAD: Sequence[str] = (
     """# The post, claim by claim
 

@@ -312,9 +312,9 @@ CLAIMS: Registry[Claim] = Registry(
             _between,
             "faces/figures/line.png",
             (
-                "What fails is not an uneven scale: the AE's steps along the line are as even as the VAE's. Nothing was ever mapped "
-                "to the middle, so the decoder shows two faded pictures there.",
-                "问题不在刻度不均：AE 沿直线的步长与 VAE 一样均匀；只是从未有图片映射到中间，解码得到两张图的叠影。",
+                "No training picture is mapped to the middle of two AE codes, so what the decoder shows there is noise or a blend. How "
+                "much depends on the drawing: hair here is a moving edge on a dark background; on a light one a trial did not show it.",
+                "没有训练图片映射到两个 AE 编码的中点，解码得到的是噪声或叠影。程度取决于画法：这里的头发是深色背景上移动的边缘；浅色背景上的一次试验未见此现象。",
             ),
         ),
         "gaps": Claim(
