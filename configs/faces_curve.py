@@ -2,8 +2,9 @@
 
     python -m experiments.train --config=configs/faces_curve.py
 
-The data and the network of `faces`, ten latents, three seeds, at 12 betas from 0.1 to 8. This study has not been measured at
-its full size yet.
+The data and the network of `faces`, ten latents, three seeds, at 13 betas from 0.1 to 8. Expect midpoint_ratio from 0.96 at
+0.1 to 0.65 at 2 and 0.74 at 8, and the smile lost first, then skin, eyes and glasses (attribute_effect_*); figure:
+factors_over_beta. Less than a minute of training and six of evaluation on 2 cores that did other work too.
 """
 
 from configs import faces

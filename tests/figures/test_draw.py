@@ -21,7 +21,16 @@ PICTURES = {"samples", "reconstructions", "traversals", "interpolations", "laten
 CURVES = {"learning_curves", "rates"}
 STOCHASTIC = {"densities", "posterior_std"}  # of models whose codes are drawn
 OTHERS = {"latents", "water_filling", "gradient_variance", "steering", "priors", "intervals", "reliability"}
-OTHERS |= {"line", "factor_read", "prior_draws", "factor_traversals", "attribute_vectors", "disentanglement", "over_beta"}
+OTHERS |= {
+    "line",
+    "factor_read",
+    "prior_draws",
+    "factor_traversals",
+    "attribute_vectors",
+    "disentanglement",
+    "over_beta",
+    "factors_over_beta",
+}
 FEW = ["learning_curves", "samples", "reconstructions"]
 MANY = [round(0.1 * (number + 1), 1) for number in range(50)]
 

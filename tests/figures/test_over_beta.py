@@ -5,6 +5,7 @@ import pytest
 
 from vae_jax.figures import over_beta, rate_distortion
 from vae_jax.figures.run_directory import Directory
+from vae_jax.storage import tables
 
 BETAS = [0.5, 1.0, 2.0, 4.0]
 
@@ -49,3 +50,19 @@ def test_a_latent_switches_off_between_the_last_beta_that_uses_it_and_the_next()
     betas = np.array([0.5, 1.0, 4.0, 9.0])
     rates = np.array([[3, 2, 1, 0.5], [2, 1, 0, 0], [0, 0, 0, 0], [1, 0.5, 0.2, 0]]).T
     assert over_beta.switched_off(betas, rates) == {1: 2.0, 3: 6.0}
+
+
+def test_factors_over_beta_are_the_means_over_seeds(tmp_path, studies):
+    studies.write_grid(tmp_path, {"objective.beta": BETAS, "model.conditioning": ["beta", "none"]}, seeds=2)
+    rows = tables.read_csv(tmp_path / "results.csv")
+    for row in rows:
+        beta, seed = row["objective.beta"], row["seed"]
+        row |= {"midpoint_ratio": 1 / beta + seed, "prior_to_nearest": 0.1, "attribute_effect_hair": 0.5 / beta}
+        row |= {"attribute_effect_hair_image_se": 0.1, "attribute_effect_smile": 0.2}
+    tables.write_csv(tmp_path / "results.csv", rows)
+    figure = over_beta.factors_over_beta(Directory(tmp_path))
+    studies.check_layout(figure)
+    middle, _, effects = figure.axes
+    np.testing.assert_allclose(middle.lines[0].get_xydata(), [(beta, 1 / beta + 0.5) for beta in BETAS])
+    assert [line.get_label() for line in effects.lines] == ["hair", "smile"]
+    np.testing.assert_allclose(effects.lines[0].get_ydata(), [0.5 / beta for beta in BETAS])

@@ -43,6 +43,7 @@ FIGURES: Registry[Function] = Registry(
         "water_filling": linear.water_filling,
         "gradient_variance": learning.gradient_variance,
         "over_beta": over_beta.over_beta,
+        "factors_over_beta": over_beta.factors_over_beta,
         "steering": rate_distortion.steering,
         "priors": rate_distortion.priors,
         "intervals": calibration.intervals,

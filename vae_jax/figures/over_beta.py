@@ -8,7 +8,7 @@ import numpy as np
 from vae_jax.figures import style
 from vae_jax.figures.learning import USED
 from vae_jax.figures.run_directory import Directory, Panel
-from vae_jax.figures.settings import Family
+from vae_jax.figures.settings import Family, Setting
 
 PICTURES = 12  # reconstructions at most
 IMAGE = 0  # of the test images, the one that is shown
@@ -47,7 +47,8 @@ def over_beta(directory: Directory):
         _switches(axes[1], betas, np.array(rates))
     else:  # a prior that ties the latents has one rate for all
         _lines(axes[1], betas, np.array([rate.sum() for rate in rates])[:, None], "rate (nats per image)")
-    axes[0].legend(frameon=False, fontsize=style.SMALL, ncols=2)
+    if std.shape[1] <= style.LINES:
+        axes[0].legend(frameon=False, fontsize=style.SMALL, ncols=2)
     return figure
 
 
@@ -98,3 +99,43 @@ def switched_off(betas: np.ndarray, rates: np.ndarray) -> dict[int, float]:
         if len(used) and used[-1] + 1 < len(betas):
             found[latent] = math.sqrt(betas[used[-1]] * betas[used[-1] + 1])
     return found
+
+
+EFFECT = "attribute_effect_"  # heads the columns of each factor
+
+
+def factors_over_beta(directory: Directory):
+    """Faces between two codes, draws of the prior, and what each attribute vector still changes, over beta: one network."""
+    families = [family for family in directory.families if is_told_beta(directory, family)]
+    if not families or not math.isfinite(families[0].settings[0].mean("midpoint_ratio")[0]):
+        return None
+    members = [setting for setting in families[0].settings if setting.values["objective.beta"] > 0]
+    effects = [c for c in members[0].rows[0] if c.startswith(EFFECT) and not c.endswith("_se")][: style.LINES]
+    several = ", bands: standard error over seeds" if len(members[0].rows) > 1 else ""
+    figure = style.new_figure(
+        style.WIDTH, 3.9, f"One network, told beta: what lies between codes, and what is lost{several}"
+    )
+    panels = (
+        (["midpoint_ratio"], "error of the decoded middle, over that of\nthe average of two pictures (midpoint_ratio)"),
+        (["prior_to_nearest"], "mse of draws to the nearest true picture\n(prior_to_nearest)"),
+        (effects, "share of a factor's change that its\nattribute vector makes (attribute_effect)"),
+    )
+    for number, (columns, label) in enumerate(panels):
+        axes = figure.add_subplot(1, len(panels), number + 1, xscale="log")
+        for column, color in zip(columns, style.PALETTE, strict=False):
+            _band(axes, members, column, color)
+        style.label_axes(axes, xlabel="beta", ylabel=label)
+        style.plain_log(axes.xaxis, *axes.get_xlim())
+        axes.set_ylim(min(0, axes.get_ylim()[0]), None)
+        style.tidy(axes)
+    figure.axes[-1].legend(frameon=False, fontsize=style.SMALL, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return figure
+
+
+def _band(axes, members: Sequence[Setting], column: str, color) -> None:
+    """Mean of a column over beta, with its error."""
+    betas = np.array([setting.values["objective.beta"] for setting in members])
+    mean, error = np.array([setting.mean(column) for setting in members]).T
+    axes.plot(betas, mean, color=color, linewidth=1.4, label=column.removeprefix(EFFECT))
+    error = np.nan_to_num(error)
+    axes.fill_between(betas, mean - error, mean + error, color=color, alpha=0.2, linewidth=0)
