@@ -93,12 +93,20 @@ SMALL = {
     "eval.aggregate_samples": 4,
 }
 
-# One process imports the library once; in a fork of it each command line runs as `python -m MAIN ARGUMENTS` would.
-FORKS = """
-import json, os, runpy, sys, tempfile
-import sklearn.datasets, tensorflow_datasets
-import vae_jax.figures.draw, vae_jax.study.study
+# What the commands need, and what study and figures import only where they use it.
+IMPORTED = """
+import jinja2, matplotlib.backends.backend_agg, matplotlib.figure, mpl_toolkits.mplot3d, numpy
+import sklearn.datasets, sklearn.neighbors, tensorflow_datasets
+from orbax.checkpoint import v1
+import vae_jax.api.pages, vae_jax.figures.draw, vae_jax.study.study
 import experiments.command_line
+"""
+
+# One process imports the library once; in a fork of it each command line runs as `python -m MAIN ARGUMENTS` would.
+FORKS = (
+    IMPORTED
+    + """
+import json, os, runpy, sys, tempfile
 
 def fork(main, arguments):
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
@@ -125,15 +133,13 @@ def fork(main, arguments):
 
 print(json.dumps([fork(*command) for command in json.load(sys.stdin)]))
 """
+)
 
 # Each line on standard input is a command; its process id and then its exit code are answered.
-SERVER = """
+SERVER = (
+    IMPORTED
+    + """
 import json, os, resource, runpy, sys
-import jinja2, matplotlib.backends.backend_agg, matplotlib.figure, mpl_toolkits.mplot3d, numpy
-import sklearn.datasets, sklearn.neighbors, tensorflow_datasets
-from orbax.checkpoint import v1
-import vae_jax.api.pages, vae_jax.figures.draw, vae_jax.study.study
-import experiments.command_line
 
 for line in sys.stdin:
     main, arguments, out, err, limit = json.loads(line)
@@ -160,6 +166,7 @@ for line in sys.stdin:
     print(child, flush=True)
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
+)
 
 
 class Ended(NamedTuple):

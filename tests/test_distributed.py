@@ -9,13 +9,14 @@ import subprocess
 import sys
 
 import pytest
-from support import assert_same_numbers, tiny, with_settings
+from support import assert_same_numbers, tiny
 
 from experiments import command_line
 from vae_jax.storage import run_directory
 from vae_jax.study import study
 from vae_jax.system import multihost
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly_here", "one_run_at_a_time")
 ROOT = pathlib.Path(__file__).parents[1]
 SWEEPS = (("seed", ("0", "1", "2")),)  # three runs for four devices
 SECONDS = 200  # for processes that should end by themselves
@@ -94,14 +95,11 @@ def two_processes(
 
 @pytest.fixture(scope="module")
 def single(tmp_path_factory):
-    """The study in this process alone, on its eight devices; grown beside it."""
+    """The study in this process alone, one run after another; grown beside it."""
     workdir = tmp_path_factory.mktemp("distributed") / "one"
-    settings = with_settings(jax_disable_most_optimizations=True)
-    next(settings)
     study.run(tiny(), workdir, None, SWEEPS)
     grown = shutil.copytree(workdir, f"{workdir}_grown")
     study.run(tiny(), grown, None, [("seed", ("0", "1", "2", "3"))])
-    next(settings, None)
     return workdir
 
 
@@ -132,7 +130,6 @@ def test_one_process_speaks_and_writes(double):
     assert events == ["trained", "evaluated"]
 
 
-@pytest.mark.usefixtures("compiled_quickly")
 def test_one_process_reads_the_checkpoints_of_two(single, double):
     """Their digests are whole, and their states those of the single process."""
     (double[0] / "results.csv").unlink()

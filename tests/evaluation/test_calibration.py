@@ -20,6 +20,8 @@ from vae_jax.study import grid, planning
 from vae_jax.training import objectives
 from vae_jax.training.step import Program
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly_here")
+
 PIXELS, IMAGES, DRAWS = 6, 4000, 40
 SIGMA = 0.5
 # The smallest eigenvalue is above beta sigma^2 for the betas of `ACTIVE`, and below it for those of `SWITCHED_OFF`.
@@ -243,7 +245,6 @@ def evaluated(likelihood: str, sigma: str) -> list[tuple[dict, dict]]:
     return list(evaluation.evaluate(trained, spec_of_eval, dataset))
 
 
-@pytest.mark.usefixtures("compiled_quickly")
 def test_an_optimal_sigma_is_that_of_the_training_split_and_frozen():
     for row, arrays in evaluated("gaussian", "optimal"):
         # Sigma and distortion are of 2 draws each, which are others: half the 16 pixels times the error of E[r^2].
@@ -259,7 +260,6 @@ def test_an_optimal_sigma_is_that_of_the_training_split_and_frozen():
         assert "bits_per_pixel" not in row and arrays["predictive_low"].shape == (16, 4, 4, 1)
 
 
-@pytest.mark.usefixtures("compiled_quickly")
 def test_a_discretised_decoder_is_reported_in_bits():
     for row, arrays in evaluated("discretized_logistic", "per_pixel"):
         assert row["bits_per_pixel"] == pytest.approx(-row["elbo"] / 16 / math.log(2))
