@@ -26,6 +26,7 @@ from vae_jax.evaluation import estimators
 from vae_jax.models.vae import VAE, ModelSpec
 from vae_jax.study import grid, planning
 from vae_jax.system import runs
+from vae_jax.system.progress import counted
 from vae_jax.training.step import Program
 
 
@@ -319,7 +320,7 @@ def curve(settings: Settings) -> Iterator[Row]:
         "nine runs": run_together(dataset, {}, len(curve_study.BETAS) * seeds, alone // share),
     }
     times = timing.measure([Contestant(name, work, 1 / share) for name, work in works.items()], settings.repeat)
-    yield from rows(f"curve on digits, {seeds} seeds", "training", times, {"nine runs": 0.35})
+    yield from rows(f"curve on digits, {counted(seeds, 'seed')}", "training", times, {"nine runs": 0.35})
 
 
 ENTRIES = {entry.__name__: entry for entry in (mnist, digits, conv, start, importance, growth, evaluation, curve)}
