@@ -57,6 +57,10 @@ def test_codes_are_those_of_the_arrays(digits, test_split):
     arrays = run_directory.read_arrays(run_directory.arrays_path(digits, model.row["run"]))
     np.testing.assert_allclose(codes.mean, arrays["codes_mean"], rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(codes.std, arrays["codes_std"], rtol=1e-4, atol=1e-5)
+    # The lines that evaluation decodes go from one of their images to the other.
+    ends = model.decode(model.encode(arrays["interpolation_images"]).mean)
+    lines = arrays["interpolations"].reshape(len(ends) // 2, -1, *ends.shape[1:])
+    np.testing.assert_allclose(ends, lines[:, [0, -1]].reshape(ends.shape), rtol=1e-3, atol=1e-4)
 
 
 def test_reconstructions_give_the_mse_of_the_row(digits, test_split):

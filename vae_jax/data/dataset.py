@@ -78,9 +78,18 @@ class Dataset:
 
     def blocks(self, split: str) -> Iterator[np.ndarray]:
         """`images(split)`, some thousands at a time."""
-        pixels, levels = (self._drawn(split), 1) if self.spec.dynamic else (self.splits[split].pixels, self.spec.levels)
+        pixels, levels = self._stored(split)
         for start in range(0, len(pixels), BLOCK):
             yield to_unit(pixels[start : start + BLOCK], levels)
+
+    def chosen(self, split: str, rows: np.ndarray) -> np.ndarray:
+        """Some rows of `images(split)`."""
+        pixels, levels = self._stored(split)
+        return to_unit(pixels[rows], levels)
+
+    def _stored(self, split: str) -> tuple[np.ndarray, int]:
+        """The pixels of a split with bits that stay the same, and what they are divided by."""
+        return (self._drawn(split), 1) if self.spec.dynamic else (self.splits[split].pixels, self.spec.levels)
 
     def sample(self, count: int) -> np.ndarray:
         """[count, *shape] float32 in [0, 1]: training images from all over the split, which may be sorted."""

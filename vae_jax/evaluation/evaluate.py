@@ -128,6 +128,7 @@ class Measured(NamedTuple):
     run: Run
     states: dict[str, Any]  # of each metric
     queries: dict[str, np.ndarray]  # latents, by what they are for
+    pairs: np.ndarray | None  # test images between whose codes lines are decoded
     decoded: dict[str, np.ndarray]  # images of those that are shown
     held_to_prior: bool
 
@@ -340,7 +341,8 @@ def _decoded(
     """Decode what figures show and distances need, the latter batch by batch."""
     objective = objectives.OBJECTIVES[plan.setting.objective]
     to_prior = [objective.holds_to_prior(run.weights.beta, run.weights.mmd_weight) for run in found]
-    asked = [_queries(plan, run, seed, held) for run, seed, held in zip(found, seeds, to_prior, strict=True)]
+    pairs = [_pairs(plan, seed) for seed in seeds]
+    asked = [_queries(plan, *each) for each in zip(found, pairs, to_prior, strict=True)]
     flat = [np.concatenate(list(each.values())) for each in asked]
     size, shown = plan.setting.spec.batch_size, [accumulate.Kept() for _ in found]
     for start in range(0, len(flat[0]), size):
@@ -351,7 +353,8 @@ def _decoded(
                 _update(plan, state, name, {"images": piece})
                 if name not in ("midpoints", "axes"):
                     shown[run].add({name: piece})
-    return [Measured(*each) for each in zip(found, states, asked, [kept.arrays() for kept in shown], to_prior, strict=True)]
+    decoded = [kept.arrays() for kept in shown]
+    return [Measured(*each) for each in zip(found, states, asked, pairs, decoded, to_prior, strict=True)]
 
 
 def _pieces(asked: dict[str, np.ndarray], start: int, means: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
@@ -364,12 +367,16 @@ def _pieces(asked: dict[str, np.ndarray], start: int, means: np.ndarray) -> Iter
         begin += len(z)
 
 
+def _pairs(plan: Plan, seed: int) -> np.ndarray | None:
+    """Pairs of test images of different classes, the same for every model of a seed."""
+    labels, count = plan.setting.dataset.splits["test"].labels, plan.setting.spec.decoded or queries.SAMPLES
+    return queries.pairs(labels, count, np.random.default_rng([seed, int(keys.Stream.EVALUATION)]))
+
+
 @ignore_overflow
-def _queries(plan: Plan, run: Run, seed: int, to_prior: bool) -> dict[str, np.ndarray]:
+def _queries(plan: Plan, run: Run, pairs: np.ndarray | None, to_prior: bool) -> dict[str, np.ndarray]:
     """Which latents are decoded."""
     model, spec, codes = plan.setting.model, plan.setting.spec, run.codes
-    generator = np.random.default_rng([seed, int(keys.Stream.EVALUATION)])
-    pairs = queries.pairs(plan.setting.dataset.splits["test"].labels, spec.decoded or queries.SAMPLES, generator)
     rate = codes["rate_per_latent"].mean(axis=0)
     by_rate = np.isfinite(rate).all() and len(rate) == model.latents
     importance = rate if by_rate else codes["mean"].var(axis=0)
@@ -409,6 +416,8 @@ def _arrays(plan: Plan, measured: Measured) -> dict[str, np.ndarray]:
     if test.labels is not None:
         arrays["labels"] = test.labels
     arrays |= measured.decoded | {"samples": measured.decoded["samples"][: queries.SAMPLES]}
+    if measured.pairs is not None:
+        arrays["interpolation_images"] = plan.setting.dataset.chosen("test", measured.pairs[: queries.LINES].ravel())
     if "plane" in measured.queries:
         arrays["plane_latents"] = measured.queries["plane"]
     for name, metric in plan.metrics.items():

@@ -10,6 +10,7 @@ LEVELS = np.linspace(0.02, 0.98, 17)  # of the prior, along each side of a manif
 TRAVERSED = slice(None, None, 2)  # of those, along a traversal
 SAMPLES = 64  # of the prior, whose decoder means are shown
 STEPS = len(LEVELS[TRAVERSED])  # of a traversal or an interpolation
+LINES = 4  # interpolations
 SHOWN = 16  # test images that are shown beside their reconstructions
 
 
@@ -37,7 +38,7 @@ def queries(
     if pairs is not None:
         ends = mean[pairs]
         found["midpoints"] = ends.mean(axis=1)
-        found["interpolations"] = np.concatenate([a + np.linspace(0, 1, STEPS)[:, None] * (b - a) for a, b in ends[:4]])
+        found["interpolations"] = np.concatenate([a + np.linspace(0, 1, STEPS)[:, None] * (b - a) for a, b in ends[:LINES]])
     if latents == 2:
         found["plane"] = _grid(*(np.linspace(*ends, 20) for ends in zip(low, high, strict=True)))
         found["manifold"] = _grid(quantiles[:, 0], quantiles[:, 1])
