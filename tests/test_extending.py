@@ -11,7 +11,7 @@ from support import ROOT, Forks, wait_for
 
 from vae_jax.storage import tables
 
-SMALL = ("--config.train.epochs=30", "--config.train.chunk_epochs=1", "--config.train.checkpoint_every=2")
+SMALL = ("--config.train.epochs=16", "--config.train.chunk_epochs=1", "--config.train.checkpoint_every=2")
 SMALL += (
     "--config.train.batch_size=20",
     "--config.eval.samples=2",
@@ -59,10 +59,13 @@ def test_it_trains_is_killed_goes_on_and_is_drawn(mine, forks, tmp_path):
     assert drawn.code == 0 and "sharpness.png" in drawn.out
 
 
-@pytest.mark.parametrize("main", ["evaluate", "figures"])
-def test_without_the_file_the_missing_part_is_named(main, mine, forks, tmp_path):
+def test_without_the_file_the_missing_part_is_named(mine, forks, tmp_path):
     workdir = tmp_path / "run"
     assert forks.run("train", [f"--config={mine}", f"--workdir={workdir}", *SMALL]).code == 0
-    ended = forks.run(main, [f"--workdir={workdir}"])
+    for main in ("evaluate", "figures"):
+        assert_is_named(mine, forks.run(main, [f"--workdir={workdir}"]))
+
+
+def assert_is_named(mine, ended) -> None:
     assert ended.code == 2 and len(ended.err.strip().splitlines()) == 1
     assert "mine.py" in ended.err and pathlib.Path(mine).exists()
