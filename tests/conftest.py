@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from support import with_settings
 
+from vae_jax.evaluation import evaluate
 from vae_jax.system import memory
 from vae_jax.training import step
 
@@ -54,6 +55,7 @@ def memory_returned():
     """Free the programs and buffers of a file: over the suite they add up to gigabytes, and malloc keeps what is freed."""
     yield
     step._program.cache_clear()
+    evaluate._over_runs.cache_clear()
     jax.clear_caches()
     gc.collect()
     with contextlib.suppress(AttributeError):  # of glibc

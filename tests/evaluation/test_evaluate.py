@@ -322,6 +322,15 @@ def test_without_decoded_means_there_is_no_frechet_distance():
     assert len(arrays["samples"]) == pictures.SAMPLES
 
 
+@pytest.fixture
+def no_programs():
+    """No program that an evaluation before has made, and none that this one makes afterwards."""
+    evaluation._over_runs.cache_clear()
+    yield
+    evaluation._over_runs.cache_clear()
+
+
+@pytest.mark.usefixtures("no_programs")
 def test_runs_take_turns_where_memory_is_short(monkeypatch):
     """Half as many together where a device has no more; the rows are the same."""
     real, sizes = runs.over_runs, []
@@ -346,6 +355,7 @@ def test_runs_take_turns_where_memory_is_short(monkeypatch):
     assert evaluation.Plan.of(metric.Setting(*planned(20), dataset())).together(5) == 1
 
 
+@pytest.mark.usefixtures("no_programs")
 def test_no_memory_for_one_run_is_told(monkeypatch):
     def exhausted(*_, **__):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory.")

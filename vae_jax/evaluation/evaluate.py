@@ -16,7 +16,7 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Float
 
-from vae_jax.core import keys
+from vae_jax.core import keys, registry
 from vae_jax.data import dataset as data
 from vae_jax.evaluation import accumulate, batches, bounds, calibration, frechet, queries
 from vae_jax.evaluation.config import EvalConfig
@@ -203,7 +203,7 @@ class Programs(NamedTuple):
         setting = plan.setting
 
         def over(function: Callable, *static, mapped: int = 1) -> Callable:
-            return runs.over_runs(functools.partial(function, setting, *static), mesh, mapped=mapped)
+            return _over_runs(registry.changes(), function, setting.model, setting.spec, *static, mesh=mesh, mapped=mapped)
 
         return Programs(
             mesh,
@@ -215,35 +215,47 @@ class Programs(NamedTuple):
                 for name, metric in plan.per_image.items()
             },
             over(_model),
-            {name: over(_once, metric.program, mapped=2) for name, metric in plan.metrics.items() if metric.program},
+            {
+                name: runs.over_runs(functools.partial(_once, setting, metric.program), mesh, mapped=2)
+                for name, metric in plan.metrics.items()
+                if metric.program
+            },
             over(_decode, mapped=2),
         )
+
+
+@functools.lru_cache(maxsize=64)
+def _over_runs(changes: int, function: Callable, *static, mesh: Any, mapped: int) -> Callable:
+    """`runs.over_runs`, made once for equal models and settings, so that a process traces and compiles it once."""
+    return runs.over_runs(functools.partial(function, *static), mesh, mapped=mapped)
 
 
 # Programs: functions of one run.
 
 
-def _squared_error(setting: Setting, run: tuple, x, number, limit) -> Float[Array, " batch"]:
-    trained = bind(setting.model, run)
-    key, samples = trained.key(Purpose.SIGMA, number), jnp.minimum(setting.spec.samples, limit)
+def _squared_error(model: ModelSpec, spec: EvalConfig, run: tuple, x, number, limit) -> Float[Array, " batch"]:
+    trained = bind(model, run)
+    key, samples = trained.key(Purpose.SIGMA, number), jnp.minimum(spec.samples, limit)
     return calibration.squared_error(trained.vae, x, trained.posterior(x), key, trained.sigma, samples)
 
 
-def _per_image(setting: Setting, measure: Callable, counters: tuple, run: tuple, x, number, split, limit) -> dict:
-    trained = bind(setting.model, run)
-    return measure(trained, x, trained.key(*counters, split, number), setting.spec, limit)
+def _per_image(
+    model: ModelSpec, spec: EvalConfig, measure: Callable, counters: tuple, run: tuple, x, number, split, limit
+) -> dict:
+    trained = bind(model, run)
+    return measure(trained, x, trained.key(*counters, split, number), spec, limit)
 
 
-def _model(setting: Setting, run: tuple) -> dict[str, Array]:
-    trained = bind(setting.model, run)
+def _model(model: ModelSpec, spec: EvalConfig, run: tuple) -> dict[str, Array]:
+    trained = bind(model, run)
     prior, levels = trained.vae.prior(), jnp.asarray(queries.LEVELS, jnp.float32)
-    samples = prior.sample(trained.key(Purpose.PRIOR), setting.spec.decoded or queries.SAMPLES)
+    samples = prior.sample(trained.key(Purpose.PRIOR), spec.decoded or queries.SAMPLES)
     if prior.has_quantile:
-        quantiles = jnp.tile(prior.quantile(levels)[:, None], (1, setting.model.latents))
+        quantiles = jnp.tile(prior.quantile(levels)[:, None], (1, model.latents))
     else:
         quantiles = jnp.quantile(samples, levels, axis=0)
     found = {"prior_samples": samples, "quantiles": quantiles}
-    if setting.model.sigma not in ("", "per_pixel"):
+    if model.sigma not in ("", "per_pixel"):
         found["sigma"] = jnp.exp(trained.vae.log_sigma(trained.sigma))
     return found
 
@@ -252,8 +264,8 @@ def _once(setting: Setting, program: Callable, run: tuple, codes: tuple, images)
     return program(bind(setting.model, run), Inputs(images, *codes), setting)
 
 
-def _decode(setting: Setting, run: tuple, z) -> Float[Array, "batch *shape"]:
-    trained = bind(setting.model, run)
+def _decode(model: ModelSpec, spec: EvalConfig, run: tuple, z) -> Float[Array, "batch *shape"]:
+    trained = bind(model, run)
     return trained.vae.decode(z, trained.sigma).mean
 
 
