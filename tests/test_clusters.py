@@ -13,7 +13,7 @@ from support import ROOT
 from vae_jax.storage import run_directory
 
 SECONDS = 200
-EPOCHS = 40
+EPOCHS = 12
 SETTINGS = ("train.checkpoint_every=1", "train.chunk_epochs=1", "model.hidden=(8,)", "seed=3")
 # As srun on two nodes: starts its arguments twice, says their processes, and kills what is left where one fails.
 SRUN = f"""#!{sys.executable}
@@ -38,6 +38,7 @@ def arguments(workdir: pathlib.Path, epochs: int) -> list[str]:
 
 def known(**variables: str) -> dict[str, str]:
     """The environment, without proxies, which gRPC would ask for the way to this machine."""
+    variables |= {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
     return {name: value for name, value in os.environ.items() if "proxy" not in name.lower()} | variables
 
 
@@ -55,7 +56,7 @@ def test_a_slurm_job_is_killed_and_queued_again(tmp_path):
     with subprocess.Popen(command, **pipes) as job:
         processes = [int(number) for number in job.stdout.readline().split()]
         deadline = time.monotonic() + SECONDS
-        while not (workdir / "metrics.jsonl").exists() or max(steps(workdir), default=0) < 4:
+        while not (workdir / "metrics.jsonl").exists() or max(steps(workdir), default=0) < 3:
             assert job.poll() is None and time.monotonic() < deadline, job.stderr.read()
             time.sleep(0.05)
         os.kill(processes[1], signal.SIGKILL)

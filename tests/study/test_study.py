@@ -393,6 +393,7 @@ def test_convolutions_with_a_learned_sigma(tmp_path):
     assert np.isfinite([row[name] for name in METRICS]).all()
 
 
+@pytest.mark.usefixtures("compiled_quickly")
 def test_seeds_of_a_setting_are_compared_when_all_are_evaluated(npz, tmp_path):
     generator = np.random.default_rng(0)
     factors = generator.integers(0, 3, (200, 2))
