@@ -78,10 +78,12 @@ class Optimizer:
       build: from a config to the transformation at a learning rate of 1 and without weight decay: the step adds the
         learning rate times what it gives to the parameters.
       decoupled: whether weight decay is added to the update (Loshchilov & Hutter 2019); if not, to the gradient.
+      freezes: whether its update takes `alive` and leaves its own state as it was where a step does not count.
     """
 
     build: Callable[[OptimizerConfig], optax.GradientTransformation]
     decoupled: bool = False
+    freezes: bool = False
 
 
 def static(config: OptimizerConfig) -> OptimizerConfig:
@@ -164,8 +166,8 @@ def muon(config: OptimizerConfig) -> optax.GradientTransformation:
 
 OPTIMIZERS.update(
     {
-        "adam": Optimizer(adam),
-        "adamw": Optimizer(adam, decoupled=True),
+        "adam": Optimizer(adam, freezes=True),
+        "adamw": Optimizer(adam, decoupled=True, freezes=True),
         "sgd": Optimizer(lambda config: optax.sgd(1.0, config.momentum)),
         "rmsprop": Optimizer(lambda config: optax.rmsprop(1.0, config.b2, config.eps)),
         "adamax": Optimizer(lambda config: optax.adamax(1.0, config.b1, config.b2, config.eps)),

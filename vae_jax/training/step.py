@@ -89,7 +89,7 @@ class Program:
         params = jax.tree.map(lambda param, update: param + rate * update, state.params, updates)
         average = optimizers.averaged(spec.optimizer, state.average, params, step) if state.average else {}
         after = dataclasses.replace(state, params=params, opt_state=opt_state, carried=carried, average=average)
-        return frozen(alive, state, after), metrics
+        return frozen(alive, state, after, optimizers.OPTIMIZERS[spec.optimizer.name].freezes), metrics
 
     def loss(
         self,
@@ -220,12 +220,13 @@ def is_finite(loss: Float[Array, ""], grads: dict) -> Bool[Array, ""]:
     return jnp.isfinite(loss + sum(jnp.sum(jnp.square(jnp.sum(jnp.atleast_1d(g), axis=0))) for g in jax.tree.leaves(grads)))
 
 
-def frozen(alive: Bool[Array, ""], before: TrainState, after: TrainState) -> TrainState:
+def frozen(alive: Bool[Array, ""], before: TrainState, after: TrainState, is_optimizer_frozen: bool) -> TrainState:
     """`after`, one step on; for a run that has diverged all of `before` but its step."""
     first = jnp.where(alive | (before.diverged_at >= 0), before.diverged_at, before.step)
+    names = ("params", "carried", "average") if is_optimizer_frozen else ("params", "opt_state", "carried", "average")
 
     def moving(state: TrainState) -> dict:
-        return {name: getattr(state, name) for name in ("params", "opt_state", "carried", "average")}
+        return {name: getattr(state, name) for name in names}
 
     kept = jax.tree.map(lambda new, old: jnp.where(alive, new, old), moving(after), moving(before))
     return dataclasses.replace(after, step=before.step + 1, diverged_at=first, **kept)
