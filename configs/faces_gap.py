@@ -3,7 +3,7 @@
     python -m experiments.train --config=configs/faces_gap.py
 
 No training or test face has a hair length between 0.3 and 0.7. Expect the error of hair length half-way to be 0.22 to 0.27
-for every model, also at beta 4, where it is 0.07 with medium hair in the data: the midpoints fade. Three minutes on 2 cores.
+for every model, also at beta 4, where it is 0.07 with medium hair in the data: the midpoints fade. About as long as `faces`.
 """
 
 from configs import faces
