@@ -2,7 +2,8 @@
 
     python -m experiments.train --config=configs/sprites_published.py
 
-On rendered sprites, which need no download. On dSprites itself (737,280 images, which TFDS fetches when asked to):
+The published networks layer by layer (their kernels, widths and strides; weights start as Flax starts them, not as
+TensorFlow), on rendered sprites, which need no download. On dSprites itself (737,280 images, which TFDS fetches when asked to):
 --config.data.name=dsprites --config.data.download=True --config.train.epochs=33, which is 300,000 steps there. Not run at
 its full length: 300 runs of 300,000 steps, at 0.45 s a step on 2 cores that did other work, would take more than a year;
 the paper's 12,600 models took 2.52 years of a P100, 1.75 hours each.
@@ -21,7 +22,9 @@ def get_config():
     config.data.name = "sprites"
     config.data.size = 64
     config.model.encoder = config.model.decoder = "conv"
-    config.model.hidden = (32, 32, 64, 64, 256)  # kernels of 4, stride 2; the published encoder's last two are 2 wide
+    config.model.hidden = (32, 32, 64, 64, 256)  # the decoder mirrors them: 256, 4 x 4 x 64, then 64, 32, 32, 1 channels
+    config.model.kernel = (4, 4, 2, 2)
+    config.model.decoder_kernel = (4,)
     config.model.normalize = "none"
     config.optimizer.learning_rate = 1e-4
     config.optimizer.schedule = "constant"

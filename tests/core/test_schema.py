@@ -15,9 +15,10 @@ class ThingConfig:
     count: int = schema.field(3, "A count.", low=0, high=1e6)
     names: tuple[str, ...] = schema.field((), "Names.", choices=("a", "b"))
     text: str = schema.field("", "A text.")
+    word: str = schema.field("", "A word.", choices=("a", "b"))
 
 
-SIZE, COUNT, NAMES, TEXT = schema.fields(ThingConfig, "thing")
+SIZE, COUNT, NAMES, TEXT, WORD = schema.fields(ThingConfig, "thing")
 
 
 def test_a_type_is_that_of_the_annotation_whatever_the_bounds_are_written_as():
@@ -36,6 +37,7 @@ def test_a_type_is_that_of_the_annotation_whatever_the_bounds_are_written_as():
         (SIZE, 1e-9, float("nan"), "above 0 and at most 1e+06"),
         (COUNT, 0, -1, "from 0 to 1e+06"),
         (NAMES, ("a", "b"), ("a", "c"), "one of a, b"),
+        (WORD, "", "c", "one of a, b or empty"),
     ],
 )
 def test_what_is_allowed_is_said_where_it_is_refused(field, good, bad, allowed):

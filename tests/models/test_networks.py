@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from jax import export, random
 
-from vae_jax.models import conv, dense, networks, resnet
+from configs import sprites_published
+from vae_jax.models import conv, dense, networks, resnet, vae
 
 # Ours and Linen's: 4x4 kernels of stride 2, padding SAME.
 PAIRS = {
@@ -256,3 +257,49 @@ def test_bfloat16(network):
     half = apply(*low)
     assert half.dtype == jnp.bfloat16
     assert np.abs(np.asarray(half, np.float32) - whole).max() < 0.1 * np.abs(whole).max()
+
+
+def shapes_of(**settings) -> dict:
+    """The shapes of the parameters of both networks of a model."""
+    spec = vae.ModelSpec(**{"shape": (12, 8, 1), "sigma": ""} | settings)
+    encoder, decoder = networks.encoder(vars(spec)), networks.decoder(vars(spec), spec.shape)
+    x, z = images(1, *spec.shape), images(1, spec.latents)
+    found = {"encoder": jax.eval_shape(encoder.init, random.key(0), x)}
+    found["decoder"] = jax.eval_shape(decoder.init, random.key(0), z)
+    return jax.tree.map(lambda leaf: leaf.shape, found, is_leaf=lambda leaf: hasattr(leaf, "shape"))
+
+
+def test_a_decoder_is_the_mirror_of_the_encoder_unless_it_has_layers_of_its_own():
+    conv_both = {"encoder": "conv", "decoder": "conv", "hidden": (4, 6, 10), "kernel": (3, 5), "stride": (1, 2)}
+    mirror = shapes_of(**conv_both)
+    as_it_is = {"decoder_hidden": (4, 6, 10), "decoder_kernel": (3, 5), "decoder_stride": (1, 2)}
+    assert shapes_of(**conv_both, **as_it_is) == mirror
+    own = shapes_of(**conv_both, decoder_hidden=(5, 7, 9), decoder_kernel=(2, 4), decoder_stride=(3, 1))
+    assert own["encoder"] == mirror["encoder"]
+    decoder = own["decoder"]["params"]
+    assert decoder["MLPDecoder_0"]["Dense_1"]["kernel"] == (9, 4 * 3 * 7)
+    # From the image inwards: kernels 2 and 4; the last layer makes the image.
+    assert decoder["ConvTranspose_0"]["kernel"] == (4, 4, 7, 5)
+    assert decoder["ConvTranspose_1"]["kernel"] == (2, 2, 5, 1)
+
+
+def test_a_decoder_may_have_another_activation():
+    model = vars(vae.ModelSpec(activation="relu", decoder_activation="elu", shape=(4,)))
+    assert (networks.encoder(model).activation, networks.decoder(model, (4,)).activation) == ("relu", "elu")
+    model = vars(vae.ModelSpec(activation="relu", shape=(4,)))
+    assert networks.decoder(model, (4,)).activation == "relu"
+
+
+def test_the_published_networks_of_sprites():
+    """Those of Locatello et al. 2019, as their disentanglement_lib builds them."""
+    model = sprites_published.get_config().model.to_dict() | {"shape": (64, 64, 1)}
+    found = shapes_of(**model | {"sigma": ""})
+    encoder, decoder = found["encoder"]["params"], found["decoder"]["params"]
+    assert [encoder[f"Conv_{i}"]["kernel"] for i in range(4)] == [
+        (4, 4, 1, 32), (4, 4, 32, 32), (2, 2, 32, 64), (2, 2, 64, 64)
+    ]  # fmt: skip
+    assert [encoder["MLPEncoder_0"][f"Dense_{i}"]["kernel"] for i in range(2)] == [(1024, 256), (256, 20)]
+    assert [decoder["MLPDecoder_0"][f"Dense_{i}"]["kernel"] for i in range(2)] == [(10, 256), (256, 1024)]
+    assert [decoder[f"ConvTranspose_{i}"]["kernel"] for i in range(4)] == [
+        (4, 4, 64, 64), (4, 4, 64, 32), (4, 4, 32, 32), (4, 4, 32, 1)
+    ]  # fmt: skip

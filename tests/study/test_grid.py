@@ -518,6 +518,16 @@ def test_sigma_is_not_read_where_the_likelihood_has_none():
             {"model__encoder": "linear", "model__decoder": "linear"},
             "model.hidden has no effect with model.encoder=linear, model.decoder=linear",
         ),
+        (
+            ("model.hidden", "(8,),(9,)"),
+            {"model__encoder": "linear", "model__decoder_hidden": (7,)},
+            "model.hidden has no effect with model.encoder=linear, model.decoder=mlp, model.decoder_hidden=(7,)",
+        ),
+        (
+            ("model.decoder_hidden", "(),(8,)"),
+            {"model__hidden": (8,)},
+            "model.decoder_hidden has no effect with model.hidden=(8,)",
+        ),
     ],
 )
 def test_runs_that_differ_in_what_they_do_not_use(sweep, fields, said):
@@ -609,7 +619,43 @@ def test_kernels_and_strides_are_of_networks_that_have_them():
     model = planning.specify(run, images(shape=(8, 12, 3)))[0].model
     assert (model.kernel, model.stride) == ((3, 5), (1, 2))
     message = refusal_for(images(), model__decoder="conv", model__kernel=(3, 5), model__hidden=(2, 3, 4, 4))
-    assert message == "model.kernel=(3, 5): should be one number, or 3, one for each convolution"
+    assert message == "model.kernel=(3, 5): should be one number, or 3, one for each convolution of the decoder"
+
+
+def test_a_decoder_with_layers_of_its_own():
+    own = {"decoder_hidden": (3, 9), "decoder_kernel": (5,), "decoder_stride": (1,), "decoder_activation": "relu"}
+    conv = {"model__encoder": "conv", "model__decoder": "conv", "model__hidden": (2, 3, 4), "model__kernel": (3, 5)}
+    (run,) = runs_of(**conv, **{f"model__{name}": value for name, value in own.items()})
+    model = planning.specify(run, images(shape=(8, 12, 3)))[0].model
+    assert {name: vars(model)[name] for name in own} == own
+    message = refusal_for(images(), **conv, model__decoder_hidden=(3, 9))
+    assert message == "model.kernel=(3, 5): should be one number, or 1, one for each convolution of the decoder"
+    message = refusal_for(images(), **conv, model__decoder_hidden=(9,), model__decoder_kernel=(4,))
+    assert message.startswith("model.decoder_hidden=(9,): conv takes channels of 1 to 3 convolutions")
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"decoder_kernel": (3,)}, "model.decoder_kernel=(3,): has no effect with model.decoder=mlp; should be empty"),
+        (
+            {"kernel": (3,), "decoder": "conv", "decoder_kernel": (5,)},
+            "model.kernel=(3,): has no effect with model.decoder=conv and model.encoder=mlp and model.decoder_kernel=(5,); "
+            "should be (4,)",
+        ),
+        (
+            {"decoder": "linear", "decoder_hidden": (8,)},
+            "model.decoder_hidden=(8,): has no effect with model.decoder=linear; should be empty",
+        ),
+        (
+            {"decoder": "linear", "decoder_activation": "relu"},
+            "model.decoder_activation=relu: has no effect with model.decoder=linear; should be empty",
+        ),
+        ({"decoder_activation": "rleu"}, "model.decoder_activation=rleu: should be one of relu, tanh, softplus, gelu, elu or empty"),
+    ],
+)
+def test_settings_of_a_decoder_that_has_no_use_for_them(fields, said):
+    assert refusal(**{f"model__{name}": value for name, value in fields.items()}) == said
 
 
 @pytest.mark.parametrize("kind", ["learned", "per_pixel", "optimal"])

@@ -40,7 +40,8 @@ class Field:
       default: its value in `get_config()`.
       doc: its sentence of documentation.
       low, high: the smallest and the largest value, both allowed (of a tuple: of each element); None: no limit.
-      choices: the names that are allowed (of a tuple: as elements); read when it is asked, so that a registry may grow.
+      choices: the names that are allowed (of a tuple: as elements), and the default; read when it is asked, so that a
+        registry may grow.
       traced: whether runs that differ in it share a program.
       unused: the value it should have where the run has no use for it; None: any value does.
       absent: what a run directory means that was written before the field existed; None: every directory has it.
@@ -95,7 +96,8 @@ class Field:
     def allowed(self) -> str:
         """Which values of its type are allowed, in words; "" where all are."""
         if self.choices is not None:
-            return f"one of {', '.join(self.choices)}"
+            empty = " or empty" if self.default == "" else ""
+            return f"one of {', '.join(self.choices)}{empty}"
         if (self.low, self.high) == (None, None):
             return ""
         low, high = self._range()
@@ -109,7 +111,7 @@ class Field:
         """
         each = value if self.kind is tuple else (value,)
         low, high = self._range()
-        is_choice = self.choices is None or set(each) <= set(self.choices)
+        is_choice = self.choices is None or value == self.default or set(each) <= set(self.choices)
         is_in_range = (self.low, self.high) == (None, None) or all(low <= part <= high for part in each)  # nan is not
         if not (is_choice and is_in_range):
             subject = "each should be" if self.kind is tuple else "should be"

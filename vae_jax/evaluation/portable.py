@@ -9,9 +9,9 @@ A description is a dict:
   likelihood: kind, levels, and one of log_sigma (a number) and log_scale (where the decoder has a sigma for each pixel);
   prior: kind, and the arrays that it has.
 A layer is a dict with `kind` ("dense", "conv" or "conv_transpose"), `kernel`, `bias` and `activation` ("" for none);
-convolutions also have `shape`, the (height, width, channels) that they read, and transposed ones `size`, the (height, width)
-to which their output is cropped. Kernels are stored as in Flax: [inputs, outputs], [4, 4, inputs, outputs]. A network that
-is told beta is described as it is at the beta of its variables.
+convolutions also have `stride` and `shape`, the (height, width, channels) that they read, and transposed ones `size`, the
+(height, width) to which their output is cropped. Kernels are stored as in Flax: [inputs, outputs], [side, side, inputs,
+outputs]. A network that is told beta is described as it is at the beta of its variables.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,8 +21,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vae_jax.models import flows, likelihoods, priors
+from vae_jax.models import flows, likelihoods, networks, priors
 from vae_jax.models.conditioning import Gate
+from vae_jax.models.conv import of_layers
 from vae_jax.models.vae import VAE, ModelSpec
 
 Layer = dict[str, Any]
@@ -102,33 +103,37 @@ def _mlp(params: Mapping, activation: str) -> list[Layer]:
 
 
 def _encoder(spec: ModelSpec, params: Mapping) -> list[Layer]:
+    of = networks.layers("encoder", vars(spec))
     if spec.encoder == "linear":
         kernel, bias = params["Dense_0"]["kernel"], params["Dense_0"]["bias"]
         # log_var does not depend on the image; its parameter is a tenth of it.
         both = np.concatenate([kernel, np.zeros_like(kernel)], axis=1), np.concatenate([bias, 10 * params["log_var"]])
         return [_dense({"kernel": both[0], "bias": both[1]})]
     if spec.encoder == "mlp":
-        return _mlp(params, spec.activation)
+        return _mlp(params, of["activation"])
     layers, shape = [], spec.shape
-    for number, channels in enumerate(spec.hidden[:-1]):
-        layers.append({"kind": "conv", **params[f"Conv_{number}"], "activation": spec.activation, "shape": shape})
-        shape = (-(-shape[0] // 2), -(-shape[1] // 2), channels)
-    return layers + _mlp(params["MLPEncoder_0"], spec.activation)
+    for number, stride in enumerate(of_layers(of["stride"], len(of["hidden"]) - 1)):
+        layer = params[f"Conv_{number}"]
+        layers.append({"kind": "conv", **layer, "activation": of["activation"], "shape": shape, "stride": stride})
+        shape = (-(-shape[0] // stride), -(-shape[1] // stride), len(layer["bias"]))
+    return layers + _mlp(params["MLPEncoder_0"], of["activation"])
 
 
 def _decoder(spec: ModelSpec, params: Mapping) -> list[Layer]:
+    activation = networks.layers("decoder", vars(spec))["activation"]
     if spec.decoder in ("linear", "mlp"):
-        return _mlp(params, spec.activation)
-    layers = _mlp(params["MLPDecoder_0"], spec.activation)
-    layers[-1]["activation"] = spec.activation  # what the first transposed convolution reads
+        return _mlp(params, activation)
+    layers = _mlp(params["MLPDecoder_0"], activation)
+    layers[-1]["activation"] = activation  # what the first transposed convolution reads
     kernels = [params[f"ConvTranspose_{number}"] for number in range(len(params) - 1)]
+    strides = of_layers(networks.layers("decoder", vars(spec))["stride"], len(kernels))
     sizes = [tuple(spec.shape[:2])]
-    for _ in kernels:
-        sizes.append((-(-sizes[-1][0] // 2), -(-sizes[-1][1] // 2)))
-    for number, (read, size, kernel) in enumerate(zip(sizes[:0:-1], sizes[-2::-1], kernels, strict=True)):
-        shape = (*read, kernel["kernel"].shape[2])
-        activation = spec.activation if number < len(kernels) - 1 else ""
-        layers.append({"kind": "conv_transpose", **kernel, "activation": activation, "shape": shape, "size": size})
+    for stride in strides:
+        sizes.append((-(-sizes[-1][0] // stride), -(-sizes[-1][1] // stride)))
+    outwards = zip(sizes[:0:-1], sizes[-2::-1], kernels, strides[::-1], strict=True)
+    for number, (read, size, kernel, stride) in enumerate(outwards):
+        layer = {"kind": "conv_transpose", **kernel, "activation": activation if number < len(kernels) - 1 else ""}
+        layers.append(layer | {"shape": (*read, kernel["kernel"].shape[2]), "size": size, "stride": stride})
     return layers
 
 

@@ -100,6 +100,18 @@ class ModelConfig:
         (2,), "conv: strides, one for all layers or one for each.", low=1, high=8, absent=(2,)
     )
     activation: str = schema.field("tanh", "Of the hidden layers.", choices=dense.ACTIVATIONS)
+    decoder_hidden: tuple[int, ...] = schema.field(
+        (), "Widths of the decoder, from the image inwards as those of hidden; empty: hidden.", low=1, high=100_000, absent=()
+    )
+    decoder_kernel: tuple[int, ...] = schema.field(
+        (), "conv: kernels of the decoder, from the image inwards; empty: kernel.", low=1, high=31, absent=()
+    )
+    decoder_stride: tuple[int, ...] = schema.field(
+        (), "conv: strides of the decoder, from the image inwards; empty: stride.", low=1, high=8, absent=()
+    )
+    decoder_activation: str = schema.field(
+        "", "Of the hidden layers of the decoder; empty: activation.", choices=dense.ACTIVATIONS, absent=""
+    )
     likelihood: str = schema.field("bernoulli", "p(x | z).", choices=likelihoods.LIKELIHOODS)
     sigma: str = schema.field(
         "0.1", "Std of the likelihoods that have one: a number, learned, per_pixel or optimal (gaussian alone)."
@@ -140,11 +152,10 @@ class VAE(nn.Module):
 
     def setup(self) -> None:
         spec = self.spec
-        encoder, decoder = networks.ENCODERS[spec.encoder], networks.DECODERS[spec.decoder]
-        self.encoder = encoder(spec.hidden, spec.latents, spec.activation, **networks.options(encoder, spec))
+        self.encoder = networks.encoder(vars(spec))
         # Two outputs per pixel where one of them is its sigma.
         shape = (*spec.shape[:-1], 2 * spec.shape[-1]) if spec.sigma == "per_pixel" else spec.shape
-        self.decoder = decoder(spec.hidden[::-1], shape, spec.activation, **networks.options(decoder, spec))
+        self.decoder = networks.decoder(vars(spec), shape)
         self.prior_network = priors.PriorNetwork(spec.prior, spec.latents, spec.prior_components, spec.shape)
         if spec.conditioning == "beta":
             # Of what is no output of a layer: a linear encoder's log_var, and the latents that a decoder gets.

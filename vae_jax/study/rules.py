@@ -3,6 +3,7 @@
 A rule is a function that raises `UserError` with one line: the value, and what would be right.
 """
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Collection, Sequence
@@ -62,20 +63,36 @@ def check_sources(configs: Sequence[Flat], set_by_grid: Collection[str]) -> None
             )
 
 
+def _model(config: Flat) -> Flat:
+    return schema.group(config, "model")
+
+
+def _shapes_a_network(name: str, config: Flat) -> bool:
+    return name in networks.used(_model(config))
+
+
+def _differs_from_the_encoder(name: str, config: Flat) -> bool:
+    return config[f"model.decoder_{name}"] not in (FIELDS[f"model.decoder_{name}"].default, config[f"model.{name}"])
+
+
 # Fields that not every run uses: who does, and the fields that decide it.
 USERS: dict[str, tuple[Callable[[Flat], bool], tuple[str, ...]]] = {
     "model.sigma": (lambda config: bool(likelihoods.LIKELIHOODS[config["model.likelihood"]].sigmas), ("model.likelihood",)),
-    "model.hidden": (lambda config: not _is_linear(config), ("model.encoder", "model.decoder")),
-    "model.activation": (lambda config: not _is_linear(config), ("model.encoder", "model.decoder")),
+    **{
+        f"model.{name}": (
+            functools.partial(_shapes_a_network, name), ("model.encoder", "model.decoder", f"model.decoder_{name}")
+        )
+        for name in ("hidden", "activation")
+    },
+    **{  # one of the decoder's own that is the encoder's says nothing
+        f"model.decoder_{name}": (functools.partial(_differs_from_the_encoder, name), (f"model.{name}",))
+        for name in networks.LAYERS
+    },
     "model.prior_components": (
         lambda config: config["model.prior"] not in ("normal", "laplace", "student_t", "flow"),
         ("model.prior",),
     ),
 }
-
-
-def _is_linear(config: Flat) -> bool:
-    return config["model.encoder"] == config["model.decoder"] == "linear"
 
 
 def effective(config: Flat) -> Flat:
@@ -86,7 +103,7 @@ def effective(config: Flat) -> Flat:
 def without_effect(first: Flat, second: Flat) -> str:
     """Why two runs with equal `effective` configs are equal, in words."""
     key = next(key for key in first if first[key] != second[key])
-    return f"{key} has no effect with {', '.join(f'{field}={first[field]}' for field in USERS[key][1])}"
+    return f"{key} has no effect with {', '.join(f'{field}={first[field]}' for field in USERS[key][1] if first[field])}"
 
 
 def check_names(configs: Sequence[Flat]) -> None:
@@ -190,15 +207,17 @@ def weights_have_an_effect(config: Flat) -> None:
             )
 
 
-def options_belong_to_a_network(config: Flat) -> None:
+def layers_belong_to_a_network(config: Flat) -> None:
     """Fields that only some networks have stand at their defaults for others."""
-    chosen = {f"model.{part}={config[f'model.{part}']}" for part in ("encoder", "decoder")}
-    tables = (networks.ENCODERS[config["model.encoder"]], networks.DECODERS[config["model.decoder"]])
-    for name in networks.OPTIONS:
-        key = f"model.{name}"
-        if config[key] != FIELDS[key].default and not any(networks.takes(network, name) for network in tables):
+    deciders = {name: ("model.decoder", "model.encoder", f"model.decoder_{name}") for name in networks.OPTIONS}
+    deciders |= {f"decoder_{name}": ("model.decoder",) for name in networks.LAYERS}
+    used = networks.used(_model(config))
+    for name, keys in deciders.items():
+        field = FIELDS[f"model.{name}"]
+        if config[field.key] != field.default and name not in used:
+            chosen = " and ".join(f"{key}={config[key]}" for key in keys if config[key])
             raise errors.UserError(
-                f"{key}={config[key]}: has no effect with {' and '.join(sorted(chosen))}; should be {FIELDS[key].default}"
+                f"{field.key}={config[field.key]}: has no effect with {chosen}; should be {field.default or 'empty'}"
             )
 
 
@@ -297,7 +316,7 @@ RULES: tuple[Callable[[Flat], object], ...] = (
     free_bits_need_independent_latents,
     total_correlation_needs_full_noise,
     weights_have_an_effect,
-    options_belong_to_a_network,
+    layers_belong_to_a_network,
     best_sigma_is_of_one_draw,
     schedules,
     cooling_needs_a_sigma,
@@ -356,25 +375,28 @@ def likelihood_takes_the_values(config: Flat, dataset: Dataset) -> None:
 
 def convolutions_fit_the_images(config: Flat, dataset: Dataset) -> None:
     """Images that can be made smaller as often as there are convolutions; a kernel and a stride for each of these."""
-    parts = [part for part in ("encoder", "decoder") if config[f"model.{part}"] in CONVOLUTIONAL]
-    if not parts:
-        return
-    network = config[f"model.{parts[0]}"]
-    shape, hidden = dataset.spec.shape, config["model.hidden"]
-    if len(shape) != 3 or min(shape[:2]) < 8:
-        raise errors.UserError(f"model.{parts[0]}={network} needs images from 8x8 up: these have shape {shape}")
-    layers = len(hidden) - 1
-    for key in ("model.kernel", "model.stride"):
-        if layers > 0 and len(config[key]) not in (1, layers):
-            raise errors.UserError(f"{key}={config[key]}: should be one number, or {layers}, one for each convolution")
-    # No convolution but the last sees a single row of pixels.
-    most = 1
-    while most < 32 and math.prod(of_layers(config["model.stride"], most)[:most]) < min(shape[:2]):
-        most += 1
-    if not 1 <= layers <= most:
-        raise errors.UserError(
-            f"model.hidden={hidden}: {network} takes channels of 1 to {most} convolutions, then the width of a dense layer"
-        )
+    model, shape = _model(config), dataset.spec.shape
+    for part in ("encoder", "decoder"):
+        if model[part] not in CONVOLUTIONAL:
+            continue
+        if len(shape) != 3 or min(shape[:2]) < 8:
+            raise errors.UserError(f"model.{part}={model[part]} needs images from 8x8 up: these have shape {shape}")
+        keys = {name: f"model.{networks.field_of(part, name, model)}" for name in networks.LAYERS}
+        layers, is_conv = len(config[keys["hidden"]]) - 1, model[part] == "conv"
+        for key in (keys["kernel"], keys["stride"]) if is_conv and layers > 0 else ():
+            if len(config[key]) not in (1, layers):
+                raise errors.UserError(
+                    f"{key}={config[key]}: should be one number, or {layers}, one for each convolution of the {part}"
+                )
+        # No convolution but the last sees a single row of pixels.
+        most, strides = 1, config[keys["stride"]] if is_conv else (2,)
+        while most < 32 and math.prod(of_layers(strides, most)[:most]) < min(shape[:2]):
+            most += 1
+        if not 1 <= layers <= most:
+            raise errors.UserError(
+                f"{keys['hidden']}={config[keys['hidden']]}: {model[part]} takes channels of 1 to {most} convolutions, then "
+                "the width of a dense layer"
+            )
 
 
 def free_sigma_needs_fewer_latents_than_pixels(config: Flat, dataset: Dataset) -> None:

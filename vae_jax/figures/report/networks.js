@@ -46,21 +46,25 @@ const Networks = (() => {
     return sum;
   }
 
-  // 4x4 convolution of stride 2 with padding SAME: [height, width, inputs] to half the size.
-  function conv(x, { kernel, bias, shape: [height, width, inputs] }) {
-    const outputs = bias.length, rows = Math.ceil(height / 2), columns = Math.ceil(width / 2);
+  // Convolution with padding SAME: [height, width, inputs] to 1 / stride of the size, rounded up.
+  function conv(x, { kernel, bias, stride, shape: [height, width, inputs] }) {
+    const outputs = bias.length, side = Math.sqrt(kernel.length / inputs / outputs);
+    const rows = Math.ceil(height / stride), columns = Math.ceil(width / stride);
+    // Half of the padding, less if it is odd, is before the image.
+    const before = (count, length) => Math.floor(Math.max((count - 1) * stride + side - length, 0) / 2);
+    const above = before(rows, height), left = before(columns, width);
     const found = new Float64Array(rows * columns * outputs);
     for (let row = 0; row < rows; row++) {
       for (let column = 0; column < columns; column++) {
         const sum = found.subarray((row * columns + column) * outputs, (row * columns + column + 1) * outputs);
         sum.set(bias);
-        for (let a = 0; a < 4; a++) {
-          const y = 2 * row + a - 1;
+        for (let a = 0; a < side; a++) {
+          const y = stride * row + a - above;
           if (y < 0 || y >= height) continue;
-          for (let b = 0; b < 4; b++) {
-            const across = 2 * column + b - 1;
+          for (let b = 0; b < side; b++) {
+            const across = stride * column + b - left;
             if (across < 0 || across >= width) continue;
-            add(sum, x, (y * width + across) * inputs, inputs, kernel, (a * 4 + b) * inputs * outputs, outputs);
+            add(sum, x, (y * width + across) * inputs, inputs, kernel, (a * side + b) * inputs * outputs, outputs);
           }
         }
       }
@@ -68,21 +72,22 @@ const Networks = (() => {
     return found;
   }
 
-  // Its mirror: [height, width, inputs] to twice the size, cropped to `size`.
-  function convTranspose(x, { kernel, bias, shape: [height, width, inputs], size: [rows, columns] }) {
-    const outputs = bias.length;
+  // Its mirror: [height, width, inputs] to `stride` times the size, cropped to `size`.
+  function convTranspose(x, { kernel, bias, stride, shape: [height, width, inputs], size: [rows, columns] }) {
+    const outputs = bias.length, side = Math.sqrt(kernel.length / inputs / outputs);
+    const before = stride > side - 1 ? side - 1 : Math.ceil((side + stride - 2) / 2);
     const found = new Float64Array(rows * columns * outputs);
     for (let row = 0; row < rows; row++) {
       for (let column = 0; column < columns; column++) {
         const sum = found.subarray((row * columns + column) * outputs, (row * columns + column + 1) * outputs);
         sum.set(bias);
-        for (let a = row % 2; a < 4; a += 2) {
-          const y = (row + a) / 2 - 1;
-          if (y < 0 || y >= height) continue;
-          for (let b = column % 2; b < 4; b += 2) {
-            const across = (column + b) / 2 - 1;
-            if (across < 0 || across >= width) continue;
-            add(sum, x, (y * width + across) * inputs, inputs, kernel, (a * 4 + b) * inputs * outputs, outputs);
+        for (let a = 0; a < side; a++) {
+          const y = (row + a - before) / stride;
+          if (y < 0 || y >= height || !Number.isInteger(y)) continue;
+          for (let b = 0; b < side; b++) {
+            const across = (column + b - before) / stride;
+            if (across < 0 || across >= width || !Number.isInteger(across)) continue;
+            add(sum, x, (y * width + across) * inputs, inputs, kernel, (a * side + b) * inputs * outputs, outputs);
           }
         }
       }
