@@ -22,7 +22,7 @@ from configs import curve as curve_study
 from scripts import studies, timing
 from scripts.timing import Contestant, Timing
 from vae_jax.core import keys
-from vae_jax.data import dataset as data
+from vae_jax.data.dataset import Dataset, ImageSpec, Split, load
 from vae_jax.evaluation import estimators
 from vae_jax.models.vae import VAE, ModelSpec
 from vae_jax.study import grid, planning
@@ -97,7 +97,7 @@ def rows(
 # What is timed of ours.
 
 
-def run_together(dataset: data.Dataset, settings: Mapping[str, Any], count: int, epochs: int) -> timing.Work:
+def run_together(dataset: Dataset, settings: Mapping[str, Any], count: int, epochs: int) -> timing.Work:
     """`epochs` epochs of `count` runs that differ in their seed: the program of a chunk, as `fit` calls it."""
     config = base.get_config().to_dict()
     for key, value in settings.items():
@@ -130,21 +130,21 @@ def run_together(dataset: data.Dataset, settings: Mapping[str, Any], count: int,
     return work
 
 
-def noise(count: int, shape: tuple[int, ...], levels: int) -> data.Dataset:
+def noise(count: int, shape: tuple[int, ...], levels: int) -> Dataset:
     """Random bytes, dark in four pixels of five, as a data set: the time of a step does not depend on what it sees."""
     generator = np.random.default_rng(0)
     lit = generator.random((count, *shape)) < 0.2
     pixels = (generator.integers(0, levels + 1, (count, *shape)) * lit).astype(np.uint8)
-    return data.Dataset({"train": data.Split(pixels)}, data.ImageSpec(shape, levels, False), 0)
+    return Dataset({"train": Split(pixels)}, ImageSpec(shape, levels, False), 0)
 
 
-def mnist_images(settings: Settings) -> tuple[str, data.Dataset]:
+def mnist_images(settings: Settings) -> tuple[str, Dataset]:
     if "TFDS_DATA_DIR" in os.environ and not settings.tiny:
-        return "mnist", data.load("mnist", valid_fraction=0.0)
+        return "mnist", load("mnist", valid_fraction=0.0)
     return "random 28x28", noise(settings.size(60_000, 512), (28, 28, 1), 255)
 
 
-def unit_images(dataset: data.Dataset) -> np.ndarray:
+def unit_images(dataset: Dataset) -> np.ndarray:
     """Flat images in [0, 1], as the peers take them."""
     return dataset.images("train").reshape(len(dataset.splits["train"]), -1)
 
@@ -181,7 +181,7 @@ def mnist(settings: Settings) -> Iterator[Row]:
 
 def digits(settings: Settings) -> Iterator[Row]:
     """64-128-2, batch 64: 64 runs together, one alone, 256 together."""
-    dataset = data.load("digits", valid_fraction=0.0)
+    dataset = load("digits", valid_fraction=0.0)
     epochs, hidden, count = settings.size(20, 1), settings.size(128, 4), settings.size(64, 2)
     fields = {"model.hidden": (hidden,), "model.activation": "relu", "train.batch_size": 64, "model.normalize": "none"}
     contestants = [
@@ -317,7 +317,7 @@ def evaluation(settings: Settings) -> Iterator[Row]:
 
 def curve(settings: Settings) -> Iterator[Row]:
     """The whole curve from one network that is told beta, over nine of one beta each, as `configs/curve.py` has them."""
-    dataset, seeds = data.load("digits"), settings.size(len(curve_study.SEEDS), 1)
+    dataset, seeds = load("digits"), settings.size(len(curve_study.SEEDS), 1)
     told, alone = curve_study.EPOCHS, base.get_config().train.epochs
     share = settings.size(10, 100)  # of the epochs
     works = {

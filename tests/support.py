@@ -16,6 +16,7 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from configs import base
 from vae_jax.evaluation import config as evaluation
+from vae_jax.models.vae import ModelSpec
 from vae_jax.storage import run_directory
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -29,6 +30,12 @@ def tiny(**fields):
     config = base.get_config()
     config.update_from_flattened_dict({name.replace("__", "."): value for name, value in (small | fields).items()})
     return config
+
+
+def small_model(**fields) -> ModelSpec:
+    """One hidden layer of 4, two latents, images of 2x3 pixels as they are, under a Gaussian of fixed sigma."""
+    settings = {"shape": (2, 3, 1), "hidden": (4,), "likelihood": "gaussian", "sigma": "fixed", "normalize": "none"}
+    return ModelSpec(**settings | fields)
 
 
 # Of a study whose evaluation is not looked at.

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from vae_jax.data import dataset as data
+from vae_jax.data.dataset import Dataset, load
 from vae_jax.study import grid, planning, study
 from vae_jax.training.state import RunSpec, TrainState
 from vae_jax.training.step import Program
@@ -30,11 +30,11 @@ def weights(run: grid.Run) -> tuple:
 
 
 @functools.cache
-def digits(**fields) -> data.Dataset:
-    return data.load(**fields)
+def digits(**fields) -> Dataset:
+    return load(**fields)
 
 
-def dataset_of(run: grid.Run) -> data.Dataset:
+def dataset_of(run: grid.Run) -> Dataset:
     """Digits, whatever the data set of a run is, unless it asks for larger images."""
     return digits(**run.group("data") | ({} if run.config["data.size"] else {"name": "digits"}))
 

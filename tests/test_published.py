@@ -11,7 +11,7 @@ import pytest
 from support import tiny
 
 from experiments import published
-from vae_jax.data import dataset as data
+from vae_jax.data.dataset import load
 from vae_jax.figures import draw as figures
 from vae_jax.models import likelihoods
 from vae_jax.models.vae import VAE, ModelSpec
@@ -58,7 +58,7 @@ def test_the_ends_of_the_scale_on_mnist():
     directory = pathlib.Path(os.environ.get("TFDS_DATA_DIR", ""), "mnist")
     if not directory.is_dir():
         pytest.skip("needs a prepared mnist in $TFDS_DATA_DIR")
-    dataset = data.load("mnist", valid_fraction=0)
+    dataset = load("mnist", valid_fraction=0)
     x = jnp.asarray(dataset.images("test"))
     spec = ModelSpec(shape=x.shape[1:], hidden=(), activation="relu", sigma="")
     variables = {"statistics": jax.tree.map(jnp.asarray, dataset.statistics("center"))}

@@ -10,7 +10,7 @@ from support import tiny
 
 from vae_jax.api import trained
 from vae_jax.core import errors
-from vae_jax.data import dataset as data
+from vae_jax.data.dataset import load
 from vae_jax.storage import run_directory, tables
 from vae_jax.study import study
 
@@ -33,7 +33,7 @@ def digits(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def test_split():
-    return data.load("digits")
+    return load("digits")
 
 
 @pytest.fixture(scope="module")

@@ -7,11 +7,11 @@ import jax
 import numpy as np
 import pytest
 from jax import random
+from support import small_model
 
 from vae_jax.core import keys
-from vae_jax.data import dataset as data
+from vae_jax.data.dataset import Dataset, ImageSpec, Split
 from vae_jax.evaluation import evaluate as evaluation
-from vae_jax.models.vae import ModelSpec
 from vae_jax.system import runs
 from vae_jax.training.state import Hyperparams, RunSpec, TrainConfig
 from vae_jax.training.step import Program
@@ -108,26 +108,15 @@ class Recorder:
         return found
 
 
-def tiny_dataset(width: int) -> data.Dataset:
+def tiny_dataset(width: int) -> Dataset:
     generator = np.random.default_rng(0)
     sizes = {"train": TRAIN, "valid": VALID, "test": TEST}
-    splits = {name: data.Split(generator.integers(0, 256, (n, width), np.uint8)) for name, n in sizes.items()}
-    return data.Dataset(splits, data.ImageSpec((width,), 255, dynamic=True), DATA_SEED)
+    splits = {name: Split(generator.integers(0, 256, (n, width), np.uint8)) for name, n in sizes.items()}
+    return Dataset(splits, ImageSpec((width,), 255, dynamic=True), DATA_SEED)
 
 
-def tiny_spec(images: data.ImageSpec) -> RunSpec:
-    model = ModelSpec(
-        shape=images.shape,
-        latents=2,
-        encoder="mlp",
-        decoder="mlp",
-        hidden=(),
-        activation="relu",
-        likelihood="bernoulli",
-        sigma="",
-        prior="normal",
-        normalize="none",
-    )
+def tiny_spec(images: ImageSpec) -> RunSpec:
+    model = small_model(shape=images.shape, hidden=(), activation="relu", likelihood="bernoulli", sigma="")
     return RunSpec(
         model=model,
         images=images,

@@ -10,12 +10,12 @@ import pytest
 import scipy.special
 import scipy.stats
 from jax import random
-from support import tiny
+from support import small_model, tiny
 
-from vae_jax.data import dataset as data
+from vae_jax.data.dataset import Dataset, ImageSpec, Split
 from vae_jax.evaluation import accumulate, calibration, closed_form
 from vae_jax.evaluation import evaluate as evaluation
-from vae_jax.models.vae import VAE, ModelSpec, Posterior
+from vae_jax.models.vae import VAE, Posterior
 from vae_jax.study import grid, planning
 from vae_jax.training import objectives
 from vae_jax.training.step import Program
@@ -27,18 +27,7 @@ SIGMA = 0.5
 # The smallest eigenvalue is above beta sigma^2 for the betas of `ACTIVE`, and below it for those of `SWITCHED_OFF`.
 EIGENVALUES = np.array([8.0, 5.0, 4.0, 3.0, 2.5, 2.2])
 ACTIVE, SWITCHED_OFF = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0), (10.0, 14.0, 100.0)
-SPEC = ModelSpec(
-    shape=(PIXELS,),
-    latents=PIXELS,
-    encoder="linear",
-    decoder="linear",
-    hidden=(),
-    activation="relu",
-    likelihood="gaussian",
-    sigma="fixed",
-    prior="normal",
-    normalize="none",
-)
+SPEC = small_model(shape=(PIXELS,), latents=PIXELS, encoder="linear", decoder="linear", hidden=())
 
 
 @functools.cache
@@ -227,10 +216,10 @@ def evaluated(likelihood: str, sigma: str) -> list[tuple[dict, dict]]:
     """(row, arrays) of three runs with random parameters, on bytes."""
     generator = np.random.default_rng(0)
     splits = {
-        name: data.Split(generator.integers(0, 256, (size, 4, 4, 1)).astype(np.uint8), np.arange(size) % 2)
+        name: Split(generator.integers(0, 256, (size, 4, 4, 1)).astype(np.uint8), np.arange(size) % 2)
         for name, size in (("train", 60), ("test", 45))
     }
-    dataset = data.Dataset(splits, data.ImageSpec((4, 4, 1), 255, False), 0)
+    dataset = Dataset(splits, ImageSpec((4, 4, 1), 255, False), 0)
     fields = {"model__likelihood": likelihood, "model__sigma": sigma, "train__batch_size": 20, "eval__batch_size": 20}
     (run,) = grid.expand(tiny(**fields, eval__calibration_samples=16).to_dict())
     spec, hyperparams = planning.specify(run, dataset)

@@ -10,11 +10,12 @@ import pytest
 import scipy.special
 import scipy.stats
 from jax import random
+from support import small_model
 
 from vae_jax.core import keys
 from vae_jax.evaluation import aggregate, ais, closed_form, estimators, gradients
 from vae_jax.models.priors import Normal
-from vae_jax.models.vae import VAE, ModelSpec, Posterior, reparameterize
+from vae_jax.models.vae import VAE, Posterior, reparameterize
 
 EPS = np.finfo(np.float32).eps
 RANDOM = np.random.default_rng(0)
@@ -31,10 +32,7 @@ X = jnp.asarray(DATA, jnp.float32)
 def linear(weights, mean, gain, variances) -> VAE:
     """The linear VAE p(x | z) = N(mean + weights z, sigma^2), q(z | x) = N(gain (x - mean), diag variances)."""
     pixels, latents = np.shape(weights)
-    spec = ModelSpec(
-        shape=(pixels,), latents=latents, encoder="linear", decoder="linear", hidden=(), activation="tanh",
-        likelihood="gaussian", sigma="fixed", prior="normal", normalize="none",
-    )  # fmt: skip
+    spec = small_model(shape=(pixels,), latents=latents, encoder="linear", decoder="linear", hidden=())
     params = {
         "encoder": {
             "Dense_0": {"kernel": np.transpose(gain), "bias": -np.dot(gain, mean)},

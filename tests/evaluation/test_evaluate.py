@@ -14,7 +14,7 @@ from jax import random
 from support import tiny
 
 from vae_jax.core import errors
-from vae_jax.data import dataset as data
+from vae_jax.data.dataset import Dataset, ImageSpec, Split
 from vae_jax.evaluation import baselines, batches, closed_form, codes, frechet, metric
 from vae_jax.evaluation import evaluate as evaluation
 from vae_jax.evaluation import queries as pictures
@@ -33,15 +33,15 @@ AE, HALF, VAES = 0, 1, range(2, 2 + SEEDS)
 
 
 @functools.cache
-def dataset() -> data.Dataset:
+def dataset() -> Dataset:
     """Vectors far from zero, so that a padding row would be seen in any mean."""
     generator = np.random.default_rng(0)
     sizes = {"train": 91, "test": 53}
     splits = {
-        name: data.Split(generator.normal(2.0, 1.0, (size, PIXELS)).astype(np.float32), np.arange(size) % 4)
+        name: Split(generator.normal(2.0, 1.0, (size, PIXELS)).astype(np.float32), np.arange(size) % 4)
         for name, size in sizes.items()
     }
-    return data.Dataset(splits, data.ImageSpec((PIXELS,), 1, False), 0)
+    return Dataset(splits, ImageSpec((PIXELS,), 1, False), 0)
 
 
 @functools.cache
@@ -82,7 +82,7 @@ def of_runs(weights: objectives.Weights, count: int) -> objectives.Weights:
     return jax.tree.map(lambda leaf: np.broadcast_to(leaf, (count,)), weights)
 
 
-def evaluated_by(spec: evaluation.EvalConfig, of: data.Dataset, which: slice) -> list[tuple[dict, dict]]:
+def evaluated_by(spec: evaluation.EvalConfig, of: Dataset, which: slice) -> list[tuple[dict, dict]]:
     """(row, arrays) of some of the runs."""
     noise = np.float32(NOISE)
     weights = of_runs(objectives.Weights(noise_scale=noise, distortion_weight=np.ones_like(noise), beta=noise), len(noise))
@@ -217,7 +217,7 @@ ALL = {
 REPEATED = 24
 
 
-def repeated(count: int, of: data.Dataset, **fields) -> list[tuple[dict, dict]]:
+def repeated(count: int, of: Dataset, **fields) -> list[tuple[dict, dict]]:
     """(row, arrays) of runs that differ in their seed alone, with every estimate there is."""
     same = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (count, *np.shape(leaf))), (variables(), np.float32(SIGMA)))
     spec = dataclasses.replace(planned(20)[1], **ALL | fields)
@@ -489,8 +489,8 @@ def test_baselines_of_bits_that_are_drawn_afresh_do_not_depend_on_one_draw():
     """The optimum of the expected second moments; its row is measured on the bits that runs are measured on."""
     generator = np.random.default_rng(0)
     pixels = {name: generator.integers(0, 256, (size, 6)).astype(np.uint8) for name, size in (("train", 70), ("test", 40))}
-    splits = {name: data.Split(array) for name, array in pixels.items()}
-    dynamic = data.Dataset(splits, data.ImageSpec((6,), 255, True), 0)
+    splits = {name: Split(array) for name, array in pixels.items()}
+    dynamic = Dataset(splits, ImageSpec((6,), 255, True), 0)
     p, test = pixels["train"] / 255, dynamic.images("test").astype(float)
     second = (p[:, :, None] * p[:, None]).mean(axis=0) + np.diag((p * (1 - p)).mean(axis=0))
     mean = p.mean(axis=0)
@@ -506,8 +506,8 @@ def test_baselines_of_bits_that_are_drawn_afresh_do_not_depend_on_one_draw():
 
 def test_a_closed_form_leaves_them_out_where_they_are_not_wanted():
     pixels, labels = np.arange(40, dtype=np.uint8).reshape(10, 4), np.arange(10) % 2
-    splits = {name: data.Split(pixels, labels) for name in ("train", "test")}
-    dataset = data.Dataset(splits, data.ImageSpec((4,), 255, False), 0)
+    splits = {name: Split(pixels, labels) for name in ("train", "test")}
+    dataset = Dataset(splits, ImageSpec((4,), 255, False), 0)
     rows = [baselines.row("pca", dataset, 1, 1.0, None, without) for without in ((), ("knn_accuracy",))]
     assert rows[0].keys() - rows[1].keys() == {"knn_accuracy"}
 

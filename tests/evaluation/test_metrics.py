@@ -5,30 +5,30 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import random
-from support import tiny
+from support import small_model, tiny
 
 from vae_jax.core import errors
-from vae_jax.data import dataset as data
+from vae_jax.data.dataset import Dataset, ImageSpec, Split
 from vae_jax.evaluation import evaluate as evaluation
 from vae_jax.evaluation import metrics
 from vae_jax.evaluation.config import EvalConfig, overrides
 from vae_jax.evaluation.metric import METRICS, Column, Run, Setting, mean_over_images, of_codes
-from vae_jax.models.vae import VAE, ModelSpec
+from vae_jax.models.vae import VAE
+from vae_jax.study import study
 from vae_jax.training import objectives
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly_here")
 PIXELS = 6
-MODEL = ModelSpec(shape=(PIXELS,), latents=2, encoder="linear", decoder="linear", hidden=(), likelihood="gaussian",
-                  sigma="fixed", normalize="none")  # fmt: skip
+MODEL = small_model(shape=(PIXELS,), encoder="linear", decoder="linear", hidden=())
 
 
-def dataset() -> data.Dataset:
+def dataset() -> Dataset:
     generator = np.random.default_rng(0)
     splits = {
-        name: data.Split(generator.normal(size=(size, PIXELS)).astype(np.float32), np.arange(size) % 3)
+        name: Split(generator.normal(size=(size, PIXELS)).astype(np.float32), np.arange(size) % 3)
         for name, size in (("train", 31), ("test", 17))
     }
-    return data.Dataset(splits, data.ImageSpec((PIXELS,), 1, False), 0)
+    return Dataset(splits, ImageSpec((PIXELS,), 1, False), 0)
 
 
 def evaluated(**fields) -> tuple[dict, dict]:
@@ -75,6 +75,15 @@ def test_metrics_of_ones_own(monkeypatch):
     assert row["contrast_image_se"] > 0
     assert row["spread"] == pytest.approx(arrays["codes_mean"][::3].std(), rel=1e-6)
     assert undocumented(row) == set()
+
+
+def test_the_printed_summary_has_every_column_with_decimals(monkeypatch):
+    assert list(metrics.decimals())[:7] == [*metrics.FIRST, "mse"]
+    mine = of_codes(lambda codes, split: {"mine": 0.0}, Column("mine", "one of a config file", decimals=1))
+    monkeypatch.setitem(METRICS, "mine", mine)
+    assert study.summary([{"run": 0, "name": "vae", "seed": 0, "mine": 0.5}]).split() == [
+        "name", "seeds", "mine", "vae", "1", "0.5"
+    ]  # fmt: skip
 
 
 def test_metrics_can_be_left_out():

@@ -6,7 +6,7 @@ from support import with_settings
 
 from configs import linear, water_filling
 from vae_jax.core import errors
-from vae_jax.data import dataset as data
+from vae_jax.data.dataset import Dataset, ImageSpec, Split
 from vae_jax.evaluation import baselines, closed_form
 from vae_jax.study import grid, study
 
@@ -123,8 +123,8 @@ def test_equal_theta_has_equal_rate_and_squared_error(filled):
 
 def test_learned_sigma_without_an_optimum_has_no_row():
     """Data of rank 1 in 3 dimensions: sigma goes to its floor, and the closed form has no maximum."""
-    flat = data.Split(np.outer([1.0, -1.0, 2.0, -2.0], [1.0, 0.0, 0.0]).astype(np.float32))
-    dataset = data.Dataset({"train": flat, "test": flat}, data.ImageSpec((3,), 1, False), 0)
+    flat = Split(np.outer([1.0, -1.0, 2.0, -2.0], [1.0, 0.0, 0.0]).astype(np.float32))
+    dataset = Dataset({"train": flat, "test": flat}, ImageSpec((3,), 1, False), 0)
     assert baselines.row("ppca", dataset, 1, 1.0, None) is None
     assert baselines.row("ppca", dataset, 1, 1.0, 0.5)["active_units"] == 1
     # Noise below the floor of a learned sigma is as good as none.

@@ -11,9 +11,10 @@ import pytest
 import scipy.special
 import scipy.stats
 from jax import random
+from support import small_model
 
 from vae_jax.models import priors
-from vae_jax.models.vae import VAE, ModelSpec, Posterior, reparameterize
+from vae_jax.models.vae import VAE, Posterior, reparameterize
 
 EPS = np.finfo(np.float32).eps
 RANDOM = np.random.default_rng(0)
@@ -253,9 +254,7 @@ def test_a_flow_starts_as_the_base_and_its_two_directions_agree():
 
 
 def test_vamp_is_the_mean_of_the_posteriors_of_its_inputs():
-    spec = ModelSpec(
-        shape=(4,), hidden=(3,), likelihood="gaussian", sigma="fixed", prior="vamp", prior_components=5, normalize="none"
-    )
+    spec = small_model(shape=(4,), hidden=(3,), prior="vamp", prior_components=5)
     variables = jax.jit(VAE(spec).init)(random.key(4), jnp.zeros((1, 4)))
     vae = VAE(spec).bind(variables)
     inputs = variables["params"]["prior_network"]["pseudo_inputs"]

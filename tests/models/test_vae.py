@@ -8,24 +8,14 @@ import numpy as np
 import pytest
 import scipy.stats
 from jax import random
+from support import small_model
 
 from vae_jax.models import likelihoods, priors
 from vae_jax.models.vae import NORMALIZE, VAE, ModelSpec, Posterior, reparameterize
 
 EPS = np.finfo(np.float32).eps
 RANDOM = np.random.default_rng(0)
-SPEC = ModelSpec(
-    shape=(2, 3, 1),
-    latents=2,
-    encoder="mlp",
-    decoder="mlp",
-    hidden=(4,),
-    activation="tanh",
-    likelihood="gaussian",
-    sigma="fixed",
-    prior="normal",
-    normalize="none",
-)
+SPEC = small_model()
 
 
 def normals(*shape: int) -> jax.Array:

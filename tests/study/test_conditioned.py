@@ -12,7 +12,7 @@ from support import ROOT, SMALL, assert_same_numbers, tiny, with_settings
 
 from vae_jax.api import frames, trained
 from vae_jax.core import errors
-from vae_jax.data import dataset as data
+from vae_jax.data.dataset import load
 from vae_jax.evaluation import closed_form
 from vae_jax.storage import run_directory, tables, trained_models
 from vae_jax.study import study
@@ -94,7 +94,7 @@ def test_the_curve_is_monotone(directory):
 
 def test_one_linear_network_lies_on_the_curve_of_reverse_water_filling(directory):
     """Its loss is the least there is at every beta, to a hundredth of what it is weighted by in training."""
-    x = data.load("npz", path=SMALL["data.path"], valid_fraction=0.0).images("train").reshape(64, -1).astype(float)
+    x = load("npz", path=SMALL["data.path"], valid_fraction=0.0).images("train").reshape(64, -1).astype(float)
     rows = rows_of(directory)
     beta = np.array([row["objective.beta"] for row in rows])
     rate, squared = closed_form.water_filling(closed_form.spectrum(x)[0], 2, beta * SIGMA**2)
@@ -199,7 +199,7 @@ def test_a_beta_that_it_was_not_trained_for_is_refused(fields, said):
 
 
 def test_at_any_beta_it_is_a_model_like_any_other(directory):
-    x = data.load("npz", path=SMALL["data.path"], valid_fraction=0.0).splits["test"].pixels
+    x = load("npz", path=SMALL["data.path"], valid_fraction=0.0).splits["test"].pixels
     model = trained.load(directory, name="curve")  # one network: beta is left open
     assert model.row["run"] == 0 and model.config["objective.beta"] == 1.0
     row = rows_of(directory)[3]
@@ -222,7 +222,7 @@ def test_at_refuses_what_it_was_not_trained_for(directory):
 
 def test_an_export_has_beta_as_an_argument(directory, tmp_path):
     model = trained.load(directory, name="curve")
-    x = data.load("npz", path=SMALL["data.path"], valid_fraction=0.0).images("test")
+    x = load("npz", path=SMALL["data.path"], valid_fraction=0.0).images("test")
     model.export(tmp_path / "model.zip")
     with zipfile.ZipFile(tmp_path / "model.zip") as archive:
         card = json.loads(archive.read("card.json"))

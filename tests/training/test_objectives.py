@@ -10,25 +10,15 @@ import pytest
 import scipy.special
 import scipy.stats
 from jax import random
+from support import small_model
 
 from vae_jax.models import priors
-from vae_jax.models.vae import VAE, ModelSpec, Posterior, reparameterize
+from vae_jax.models.vae import VAE, Posterior, reparameterize
 from vae_jax.training import discrepancies, objectives, schedules
 
 EPS = np.finfo(np.float32).eps
 RANDOM = np.random.default_rng(0)
-SPEC = ModelSpec(
-    shape=(2, 3, 1),
-    latents=2,
-    encoder="mlp",
-    decoder="mlp",
-    hidden=(4,),
-    activation="tanh",
-    likelihood="gaussian",
-    sigma="fixed",
-    prior="normal",
-    normalize="none",
-)
+SPEC = small_model()
 SIGMA = 0.5
 WEIGHTS = {  # noise_scale, distortion_weight, beta
     "ae": (0.0, 1.0, 0.0),

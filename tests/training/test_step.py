@@ -12,11 +12,10 @@ import pytest
 from jax import random
 from jax.sharding import NamedSharding, PartitionSpec
 from sklearn.datasets import load_digits
-from support import replica_groups
+from support import replica_groups, small_model
 
 from vae_jax.core import keys
-from vae_jax.data import dataset as data
-from vae_jax.models.vae import ModelSpec
+from vae_jax.data import dataset
 from vae_jax.system import runs
 from vae_jax.training import objectives, optimizers, schedules
 from vae_jax.training.state import Hyperparams, Metrics, RunSpec, TrainConfig, TrainState
@@ -26,22 +25,11 @@ EPS = np.finfo(np.float32).eps
 PIXELS = load_digits().images.astype(np.uint8)[..., None]
 BATCH = jnp.asarray(PIXELS[:64] / np.float32(16))
 TRAINING, IMAGES = PIXELS[:150], PIXELS[150:200].astype(np.float32) / 16
-MODEL = ModelSpec(
-    shape=(8, 8, 1),
-    latents=2,
-    encoder="mlp",
-    decoder="mlp",
-    hidden=(8,),
-    activation="tanh",
-    likelihood="bernoulli",
-    sigma="",
-    prior="normal",
-    normalize="none",
-)
+MODEL = small_model(shape=(8, 8, 1), hidden=(8,), likelihood="bernoulli", sigma="")
 # Two steps an epoch, 22 images left over.
 SPEC = RunSpec(
     model=MODEL,
-    images=data.ImageSpec((8, 8, 1), 16, dynamic=False),
+    images=dataset.ImageSpec((8, 8, 1), 16, dynamic=False),
     train_size=150,
     train=TrainConfig(epochs=4, batch_size=64),
 )
@@ -118,7 +106,7 @@ def trained():
 def alone(index: int):
     """One run of the grid on one device: its state, its metrics, and the batches of its steps, [8, 64, 8, 8, 1]."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(data, "prepare", recording)
+        patch.setattr(dataset, "prepare", recording)
         state, (metrics,) = train(runs.take(GRID, slice(index, index + 1)), devices=1)
     jax.effects_barrier()
     batches = np.array(SEEN)
@@ -129,8 +117,8 @@ def alone(index: int):
 SEEN: list[np.ndarray] = []
 
 
-def recording(pixels, spec, key, prepare=data.prepare):
-    """`data.prepare` that keeps what it was given, also inside a compiled loop."""
+def recording(pixels, spec, key, prepare=dataset.prepare):
+    """`dataset.prepare` that keeps what it was given, also inside a compiled loop."""
     jax.debug.callback(lambda batch: SEEN.append(np.array(batch)), pixels, ordered=True)
     return prepare(pixels, spec, key)
 

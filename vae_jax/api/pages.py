@@ -42,7 +42,7 @@ def describe(workdir: pathlib.Path, load: Load) -> dict[str, Any]:
         "models": [],
         "fields": {key: {"doc": field.doc, "default": field.default} for key, field in FIELDS.items()},
         "columns": {name: _told(column) for name, column in metrics.columns().items()},
-        "main": list(metrics.decimals()),
+        "main": [name for name in metrics.decimals() if name in metrics.columns()],
     }
     source: Mapping | None = None
     for run in explorer.chosen(workdir):

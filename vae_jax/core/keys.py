@@ -32,6 +32,7 @@ class DataStream(enum.IntEnum):
     VALID = 101
     TEST = 102
     SAMPLE = 103  # training images that are measured before the first step
+    FACES = 200  # the factors of drawn faces
 
 
 def stream(seed: int | Int[Array, ""], name: enum.IntEnum | Int[Array, ""]) -> Key[Array, ""]:

@@ -1,6 +1,5 @@
 """Drawn faces with known factors: hair length, smile, face width, eye size, skin brightness, glasses."""
 
-import enum
 import functools
 
 import jax
@@ -31,12 +30,6 @@ SKIN = (1.0, 0.76, 0.60)  # at brightness 1
 WHITE = (1.0, 1.0, 1.0)
 DARK = (0.05, 0.05, 0.10)
 LIPS = (0.55, 0.08, 0.12)
-
-
-class Stream(enum.IntEnum):
-    """Of the data set's seed; the numbers of `keys.DataStream` are taken."""
-
-    FACES = 200
 
 
 @functools.partial(jax.jit, static_argnames=("size", "channels"))
@@ -74,7 +67,7 @@ def draw(
     low, high = gap or (0.0, 0.0)
     if not 0 <= low <= high <= 1 or high - low == 1:
         raise errors.UserError(f"data.gap={gap}: should be two rising hair lengths from 0 to 1, with others left")
-    factors = np.array(random.uniform(keys.stream(seed, Stream.FACES), (count, len(FACTORS))))
+    factors = np.array(random.uniform(keys.stream(seed, keys.DataStream.FACES), (count, len(FACTORS))))
     factors[:, -1] = factors[:, -1] >= 0.5
     if gap is not None:
         hair = factors[:, 0] * np.float32(1 - (high - low))

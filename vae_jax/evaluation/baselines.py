@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
-from vae_jax.data import dataset as data
+from vae_jax.data.dataset import Dataset, to_unit
 from vae_jax.evaluation import closed_form
 from vae_jax.evaluation.codes import ACTIVE, knn_accuracy
 from vae_jax.evaluation.metric import Values
@@ -15,16 +15,16 @@ from vae_jax.models import likelihoods
 TRAIN_COLUMNS = ("distortion", "rate", "elbo", "mse", "importance_bound")
 
 
-def training_moments(dataset: data.Dataset) -> closed_form.Moments:
+def training_moments(dataset: Dataset) -> closed_form.Moments:
     """Of what is trained on: where bits are drawn afresh in each step, their expectation over the draws."""
     split = dataset.splits["train"]
     if dataset.spec.dynamic:
-        return closed_form.bit_moments(data.to_unit(split.pixels, dataset.spec.levels).reshape(len(split), -1).astype(float))
+        return closed_form.bit_moments(to_unit(split.pixels, dataset.spec.levels).reshape(len(split), -1).astype(float))
     return closed_form.moments(dataset.images("train").reshape(len(split), -1).astype(float))
 
 
 def row(
-    name: str, dataset: data.Dataset, latents: int, beta: float, sigma: float | None, without: Sequence[str] = ()
+    name: str, dataset: Dataset, latents: int, beta: float, sigma: float | None, without: Sequence[str] = ()
 ) -> Values | None:
     """The columns that a closed form has, fitted to the training split; None where it has no optimum.
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from vae_jax.data import dataset as data
+from vae_jax.data.dataset import Dataset
 
 PADDING = 0.0  # what the rows that fill the last batch hold; nobody sees it
 
@@ -19,12 +19,12 @@ class Batch(NamedTuple):
     rows: dict[str, np.ndarray]
 
 
-def blocks(dataset: data.Dataset, split: str) -> Iterator[Float[np.ndarray, "n *shape"]]:
+def blocks(dataset: Dataset, split: str) -> Iterator[Float[np.ndarray, "n *shape"]]:
     """The images of a split as they are evaluated, some thousands at a time."""
     return dataset.blocks(split)
 
 
-def batches(dataset: data.Dataset, split: str, size: int) -> Iterator[Batch]:
+def batches(dataset: Dataset, split: str, size: int) -> Iterator[Batch]:
     """Every image of a split once, in batches of one size."""
     known = dataset.splits[split]
     start, waiting = 0, np.empty((0, *dataset.spec.shape), np.float32)
@@ -40,7 +40,7 @@ def batches(dataset: data.Dataset, split: str, size: int) -> Iterator[Batch]:
             start += len(real)
 
 
-def first(dataset: data.Dataset, split: str, count: int) -> Float[np.ndarray, "n *shape"]:
+def first(dataset: Dataset, split: str, count: int) -> Float[np.ndarray, "n *shape"]:
     """The first images of a split, at most `count`."""
     found: list[np.ndarray] = []
     for block in blocks(dataset, split):

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from vae_jax.core import errors, schema
-from vae_jax.data import dataset as data
+from vae_jax.data.dataset import SPLITS
 from vae_jax.evaluation.metric import METRICS
 
 
@@ -41,7 +41,7 @@ class EvalConfig:
     )
     importance_samples: int = schema.field(0, "k of the importance bound.", low=0, high=10**7)
     importance_splits: tuple[str, ...] = schema.field(
-        ("test",), "Splits whose importance bound is estimated.", choices=data.SPLITS
+        ("test",), "Splits whose importance bound is estimated.", choices=SPLITS
     )
     aggregate_samples: int = schema.field(
         1000, "Draws from the aggregate posterior by which the rate is decomposed.", low=0, high=10**7

@@ -17,7 +17,7 @@ from flax import struct
 from jaxtyping import Array, Float
 
 from vae_jax.core import keys, registry
-from vae_jax.data import dataset as data
+from vae_jax.data.dataset import SPLITS, Dataset
 from vae_jax.evaluation import accumulate, batches, bounds, calibration, frechet, queries
 from vae_jax.evaluation.config import EvalConfig
 from vae_jax.evaluation.metric import METRICS, Metric, Run, Setting, Values
@@ -85,7 +85,7 @@ class Inputs:
 
 
 def evaluate(
-    trained: TrainedRuns, spec: EvalConfig, dataset: data.Dataset, progress: Progress | None = None
+    trained: TrainedRuns, spec: EvalConfig, dataset: Dataset, progress: Progress | None = None
 ) -> Iterator[tuple[dict, dict]]:
     """Yield (metrics, arrays) for each run in order: a row of results.csv, and what its figures are drawn from.
 
@@ -156,7 +156,7 @@ class Plan:
     def splits(self) -> list[str]:
         """That any metric goes over; test codes are needed in any case."""
         wanted = {split for metric in self.metrics.values() for split in metric.splits(self.setting.spec)}
-        return [split for split in data.SPLITS if split in wanted or split == "test"]
+        return [split for split in SPLITS if split in wanted or split == "test"]
 
     @property
     def per_image(self) -> dict[str, Metric]:

@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Float
 
 from vae_jax.core.registry import Registry
-from vae_jax.data import dataset as data
+from vae_jax.data.dataset import SPLITS, Dataset
 from vae_jax.evaluation import accumulate
 from vae_jax.models.vae import ModelSpec
 
@@ -59,7 +59,7 @@ class Setting:
 
     model: ModelSpec
     spec: Any  # EvalConfig, which names the metrics
-    dataset: data.Dataset
+    dataset: Dataset
     objective: str = "weighted"
 
 
@@ -163,7 +163,7 @@ METRICS: Registry[Metric] = Registry("metric")
 
 def evaluated_splits(spec: Any) -> tuple[str, ...]:
     """Those that an EvalConfig asks for; the test split always."""
-    return tuple(split for split in data.SPLITS if split == "test" or getattr(spec, split))
+    return tuple(split for split in SPLITS if split == "test" or getattr(spec, split))
 
 
 def split_columns(split: str, values: Values) -> Values:

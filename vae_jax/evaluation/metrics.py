@@ -29,9 +29,15 @@ def columns() -> dict[str, Column]:
     return {column.name: column for metric in METRICS.values() for column in metric.columns}
 
 
+# Of the printed summary, what comes first; what else has decimals follows in the order of the table.
+FIRST = ("distortion", "rate", "elbo", "importance_bound", "train_elbo", "sigma")
+
+
 def decimals() -> dict[str, int]:
-    """The columns of the printed summary, and to how many decimals."""
-    return {name: column.decimals for name, column in columns().items() if column.decimals is not None}
+    """The columns of the printed summary, what matters most first, and to how many decimals."""
+    # The elbo of the training split stands beside its closed form alone, with which it agrees to more digits.
+    known = {"train_elbo": 4} | {name: column.decimals for name, column in columns().items() if column.decimals is not None}
+    return {name: known[name] for name in dict.fromkeys([*FIRST, *known]) if name in known}
 
 
 ERRORS = {

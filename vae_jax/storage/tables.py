@@ -9,7 +9,7 @@ import math
 import pathlib
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -108,36 +108,17 @@ def varying_keys(rows: Sequence[Row]) -> list[str]:
     return [key for key in grid_keys(rows) if any(len({row.get(key) for row in members}) > 1 for members in names)]
 
 
-# What the printed summary may show: (column, decimals), what matters most first.
-SUMMARY = {
-    "distortion": 2,
-    "rate": 3,
-    "elbo": 2,
-    "importance_bound": 2,
-    "train_elbo": 4,
-    "sigma": 4,
-    "mse": 4,
-    "active_units": 1,
-    "mean_std": 3,
-    "knn_accuracy": 3,
-    "frechet_prior": 3,
-    "frechet_midpoint": 3,
-    "bits_per_pixel": 3,
-    "coverage_1sigma": 3,
-    "coverage_3sigma": 4,
-    "residual_mean_square": 3,
-    "mean_sigma": 4,
-}
-EXACT = ("train_elbo", "sigma")  # of these, what is shown only beside the closed form, the row `ppca`
+EXACT = ("train_elbo", "sigma")  # of the columns of the summary, what is shown only beside the closed form, the row `ppca`
 SHOWN = 6  # columns of metrics; the rest is in `results.csv`
 NAMED = 5  # diverged runs in one line
 
 
-def summary(rows: Sequence[Row], width: int | None = None) -> str:
+def summary(rows: Sequence[Row], decimals: Mapping[str, int], width: int | None = None) -> str:
     """The table that is printed: mean and standard error over the seeds that did not diverge, a line for each setting.
 
     Args:
       rows: of `results.csv`.
+      decimals: to how many each column is shown, what matters most first (`metrics.decimals`).
       width: of the table in characters: columns that do not fit are left out, from the last. None: that of the terminal,
         where standard output is one.
 
@@ -146,11 +127,12 @@ def summary(rows: Sequence[Row], width: int | None = None) -> str:
     """
     keys = ["name", *varying_keys(rows)]
     left_out = () if any(row["name"] == "ppca" for row in rows) else EXACT
-    candidates = [column for column in SUMMARY if column not in left_out and any(column in row for row in rows)]
+    candidates = [column for column in decimals if column not in left_out and any(column in row for row in rows)]
+    shown = {column: decimals[column] for column in candidates[:SHOWN]}
     groups = grouped(rows, keys)
     table = [
-        [*keys, "seeds", *candidates[:SHOWN]],
-        *(_cells(group, members, candidates[:SHOWN]) for group, members in groups.items()),
+        [*keys, "seeds", *shown],
+        *(_cells(group, members, shown) for group, members in groups.items()),
     ]
     notes = ["", *(_divergences(members) for members in groups.values())]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
@@ -166,14 +148,14 @@ def summary(rows: Sequence[Row], width: int | None = None) -> str:
     return "\n".join([*lines, *([f"{counted(more, 'more column')} in results.csv"] if more > 0 else [])])
 
 
-def _cells(group: tuple, members: Sequence[Row], columns: Sequence[str]) -> list[str]:
+def _cells(group: tuple, members: Sequence[Row], decimals: Mapping[str, int]) -> list[str]:
     """A line of the summary: the setting, the number of its seeds that did not diverge, and means over them."""
     whole = [row for row in members if "diverged" not in row]
     seeds = str(len({row["seed"] for row in whole if "seed" in row})) if "seed" in members[0] else ""
     cells = ["" if value is None else _text(value) for value in group] + [seeds]
-    for column in columns:
+    for column, digits in decimals.items():
         values = [row[column] for row in whole if column in row]
-        cells.append(_plus_minus(*mean_and_stderr(values), SUMMARY[column]) if values else "")
+        cells.append(_plus_minus(*mean_and_stderr(values), digits) if values else "")
     return cells
 
 

@@ -6,11 +6,12 @@ rows = study.run(config, "runs/vae")
 import contextlib
 import os
 import pathlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from vae_jax.core import errors
 from vae_jax.core.schema import Value
 from vae_jax.evaluation import config as evaluation
+from vae_jax.evaluation import metrics
 from vae_jax.storage import checkpoints, run_directory, tables
 from vae_jax.study import config, grid, growth, identity, planning, provenance, stages
 from vae_jax.study.identity import Saved, read
@@ -21,7 +22,12 @@ from vae_jax.training import loop
 
 __all__ = ["Config", "Group", "Study", "best", "diverged", "evaluate", "execute", "plan", "read", "run", "summary"]
 
-summary, best, diverged = tables.summary, tables.best, tables.diverged
+best, diverged = tables.best, tables.diverged
+
+
+def summary(rows: Sequence[tables.Row], width: int | None = None) -> str:
+    """The table that is printed of `results.csv`; see `tables.summary`."""
+    return tables.summary(rows, metrics.decimals(), width)
 
 
 def run(

@@ -43,7 +43,7 @@ def study(workdir: pathlib.Path, described: Mapping[str, Any]) -> dict[str, Any]
     number_of = {row["run"]: at for at, setting in enumerate(directory.settings) for row in setting.rows}
     columns = list(dict.fromkeys(key for row in rows for key in row))
     varying = [key for key in tables.grid_keys(rows) if len({row.get(key) for row in rows if "seed" in row}) > 1]
-    main = [*described.get("main", tables.SUMMARY), *varying]
+    main = [*described.get("main", ()), *varying]
     return {
         "title": workdir.resolve().name,
         "header": header(directory, rows),
