@@ -3,7 +3,7 @@
     python -m experiments.train --config=configs/sprites_published.py
 
 The published networks layer by layer (their kernels, widths and strides; weights start as Flax starts them, not as
-TensorFlow), on rendered sprites, which need no download. On dSprites itself (737,280 images, which TFDS fetches when asked to):
+TensorFlow), on rendered sprites, which need no download. On dSprites itself (737,280 images, fetched when asked to):
 --config.data.name=dsprites --config.data.download=True --config.train.epochs=33, which is 300,000 steps there. Not run at
 its full length: 300 runs of 300,000 steps, at 0.45 s a step on 2 cores that did other work, would take more than a year;
 the paper's 12,600 models took 2.52 years of a P100, 1.75 hours each.

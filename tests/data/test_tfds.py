@@ -13,9 +13,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from configs import celeba
 from vae_jax.core import errors
 from vae_jax.data import tfds
 from vae_jax.data.dataset import ImageSpec, load
+from vae_jax.storage import tables
+from vae_jax.study import study
 
 
 @pytest.fixture
@@ -390,3 +393,29 @@ def test_mnist():
     # The published mean of the training pixels is 0.1307, to four digits.
     assert abs(train.pixels.mean() / 255 - 0.1307) < 1e-4
     np.testing.assert_array_equal(np.bincount(train.labels), [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949])
+
+
+@pytest.mark.usefixtures("compiled_quickly")
+def test_the_study_of_celeb_a_runs_from_a_prepared_set(tmp_path):
+    """As it stands, but on a few random pictures and with few channels."""
+    generator, attributes = np.random.default_rng(0), ("Eyeglasses", "Smiling")
+    features = {"image": feature("Image", shape=(218, 178, 3)), "attributes": dict.fromkeys(attributes, np.bool_)}
+    pictures = generator.integers(0, 256, (4, 218, 178, 3), np.uint8)
+    rows = [
+        {
+            "image": png(pictures[number % 4]),
+            "attributes": {name: bool(number >> bit & 1) for bit, name in enumerate(attributes)},
+        }
+        for number in range(40)
+    ]
+    written(tmp_path, "celeb_a", features, {"train": rows[:24], "validation": rows[24:26], "test": rows[26:]})
+    config = celeba.get_config()
+    config.data.dir = str(tmp_path)
+    config.model.hidden, config.model.latents = (2, 3, 4), 2
+    config.train.epochs, config.train.batch_size = 2, 8
+    config.eval.samples, config.eval.decoded = 2, 10
+    rows = study.run(config, tmp_path / "run", celeba.sweep)
+    assert [row["name"] for row in rows] == ["ae", "vae_no_kl", "kl_only", "vae", "beta_vae", "beta_vae"]
+    assert all(np.isfinite(row["distortion"]) and 0 <= row["knn_accuracy"] <= 1 for row in rows)
+    assert {"mig_Smiling", "sap_Eyeglasses", "frechet_midpoint"} <= set(rows[3])
+    assert len(tables.read_csv(tmp_path / "run/results.csv")) == 6

@@ -30,7 +30,8 @@ MODELS = {
     "odd conv": {"encoder": "conv", "decoder": "conv", "hidden": (4, 6, 16), "shape": (9, 7, 3), "activation": "gelu"},
     "own layers": {
         "encoder": "conv", "decoder": "conv", "hidden": (4, 6, 16), "kernel": (3, 2), "stride": (1, 3), "shape": (9, 8, 1),
-        "decoder_hidden": (5, 3, 6, 12), "decoder_kernel": (5, 1, 3), "decoder_stride": (2, 1, 3), "decoder_activation": "elu",
+        "decoder_hidden": (5, 3, 6, 12), "decoder_kernel": (5, 1, 3), "decoder_stride": (2, 1, 3),
+        "decoder_activation": "elu",
     },
     "per pixel conv": {
         "encoder": "conv", "decoder": "conv", "hidden": (5, 7, 16), "likelihood": "gaussian", "sigma": "per_pixel",

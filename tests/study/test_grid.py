@@ -651,7 +651,10 @@ def test_a_decoder_with_layers_of_its_own():
             {"decoder": "linear", "decoder_activation": "relu"},
             "model.decoder_activation=relu: has no effect with model.decoder=linear; should be empty",
         ),
-        ({"decoder_activation": "rleu"}, "model.decoder_activation=rleu: should be one of relu, tanh, softplus, gelu, elu or empty"),
+        (
+            {"decoder_activation": "rleu"},
+            "model.decoder_activation=rleu: should be one of relu, tanh, softplus, gelu, elu or empty",
+        ),
     ],
 )
 def test_settings_of_a_decoder_that_has_no_use_for_them(fields, said):

@@ -101,7 +101,11 @@ class ModelConfig:
     )
     activation: str = schema.field("tanh", "Of the hidden layers.", choices=dense.ACTIVATIONS)
     decoder_hidden: tuple[int, ...] = schema.field(
-        (), "Widths of the decoder, from the image inwards as those of hidden; empty: hidden.", low=1, high=100_000, absent=()
+        (),
+        "Widths of the decoder, from the image inwards as those of hidden; empty: hidden.",
+        low=1,
+        high=100_000,
+        absent=(),
     )
     decoder_kernel: tuple[int, ...] = schema.field(
         (), "conv: kernels of the decoder, from the image inwards; empty: kernel.", low=1, high=31, absent=()

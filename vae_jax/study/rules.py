@@ -80,7 +80,8 @@ USERS: dict[str, tuple[Callable[[Flat], bool], tuple[str, ...]]] = {
     "model.sigma": (lambda config: bool(likelihoods.LIKELIHOODS[config["model.likelihood"]].sigmas), ("model.likelihood",)),
     **{
         f"model.{name}": (
-            functools.partial(_shapes_a_network, name), ("model.encoder", "model.decoder", f"model.decoder_{name}")
+            functools.partial(_shapes_a_network, name),
+            ("model.encoder", "model.decoder", f"model.decoder_{name}"),
         )
         for name in ("hidden", "activation")
     },
@@ -209,6 +210,7 @@ def weights_have_an_effect(config: Flat) -> None:
 
 def layers_belong_to_a_network(config: Flat) -> None:
     """Fields that only some networks have stand at their defaults for others."""
+    deciders: dict[str, tuple[str, ...]]
     deciders = {name: ("model.decoder", "model.encoder", f"model.decoder_{name}") for name in networks.OPTIONS}
     deciders |= {f"decoder_{name}": ("model.decoder",) for name in networks.LAYERS}
     used = networks.used(_model(config))

@@ -1,0 +1,24 @@
+"""The five models on drawn faces in colour at 64x64: what configs/celeba.py does, on data that needs no download.
+
+python -m experiments.train --config=configs/faces_rgb.py
+"""
+
+from configs import celeba
+
+
+def get_config():
+    config = celeba.get_config()
+    config.name = "faces_rgb"
+    config.data.name = "faces"
+    config.data.channels = 3
+    config.data.count = 2500
+    config.data.label = ""
+    config.model.hidden = (16, 32, 64, 64, 128)
+    config.model.latents = 10
+    config.optimizer.learning_rate = 2e-3
+    config.train.batch_size = 64
+    config.train.epochs = 10
+    return config
+
+
+sweep = celeba.sweep
