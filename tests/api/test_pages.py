@@ -6,7 +6,7 @@ from support import tiny
 
 from vae_jax.api import pages
 from vae_jax.core import errors
-from vae_jax.figures.report import content, explorer
+from vae_jax.figures.report import content, explorer, page
 from vae_jax.study import planning, study
 from vae_jax.study.config import FIELDS
 
@@ -73,9 +73,15 @@ def test_more_weights_than_there_is_room_for_are_thinned_out_or_stored_in_16_bit
     monkeypatch.setattr(explorer.packing, "PRECISE", 1000)
     packed = explorer.pack(workdir, described)
     assert not packed["precise"] and any("scale" in array for array in packed["arrays"])
-    monkeypatch.setattr(explorer, "WEIGHTS", 1000)
-    packed = explorer.pack(workdir, described)
+    packed = explorer.pack(workdir, described, room=20_000.0)
     assert [model["beta"] for model in packed["models"]] == [0, 4] and packed["left_out"] == 1
+
+
+def test_a_page_is_no_larger_than_its_limit(workdir, monkeypatch):
+    every = len(pages.report(workdir).read_text())
+    monkeypatch.setattr(page, "BYTES", every - 2000)
+    html = pages.report(workdir).read_text()
+    assert len(html) < page.BYTES and '"left_out":1' in html
 
 
 def test_claims_are_shown_and_something_else_is_refused(workdir):

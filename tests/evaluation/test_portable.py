@@ -11,6 +11,7 @@ from support import ROOT
 
 from vae_jax.evaluation import portable
 from vae_jax.figures.report import packing
+from vae_jax.models import conditioning
 from vae_jax.models.vae import VAE, ModelSpec
 
 NETWORKS = (ROOT / "vae_jax/figures/report/networks.js").read_text()
@@ -92,6 +93,36 @@ def expected(spec: ModelSpec, variables: dict, x: np.ndarray, z: np.ndarray, sig
 
     found = jax.jit(compute)(x, z)
     return [{name: np.asarray(values[i]) for name, values in found.items()} for i in range(len(x))]
+
+
+TELL = """
+const [description, arrays, images, latents, logBetas] = arguments, store = arrays.map(Networks.unpack);
+const model = new Networks.Model(description, (number) => store[number]);
+return logBetas.map((logBeta) => {
+  model.tell(logBeta);
+  return images.map((x, i) => {
+    const {mean, std} = model.encode(x);
+    return {mean, std, image: Array.from(model.decode(latents[i]))};
+  });
+});
+"""
+
+
+@pytest.mark.usefixtures("compiled_quickly")
+@pytest.mark.parametrize("name", [name for name in MODELS if name.startswith("told")])
+def test_a_network_that_is_told_another_beta_is_what_jax_makes_of_it(browser, name):
+    spec, variables, x = made(MODELS[name])
+    z = np.random.default_rng(1).normal(size=(len(x), spec.latents)).astype(np.float32)
+    store = packing.Store(precise=True)
+    described = store.tree(portable.describe(spec, variables, 0.3, 1.0))
+    browser.get("about:blank")
+    betas = np.log(np.array([0.06, 0.77, 1.0, 5.3], np.float32))  # none of them that of the description
+    arguments = described, store.arrays, x.reshape(len(x), -1).tolist(), z.tolist(), betas.tolist()
+    for log_beta, found in zip(betas, browser.execute_script(NETWORKS + TELL, *arguments), strict=True):
+        theirs = expected(spec, conditioning.at(variables, jnp.asarray(log_beta)), x, z, 0.3)
+        for ours, each in zip(found, theirs, strict=True):
+            for quantity, values in ours.items():
+                np.testing.assert_allclose(values, each[quantity], rtol=1e-5, atol=1e-5, err_msg=quantity)
 
 
 @pytest.mark.usefixtures("compiled_quickly")

@@ -29,6 +29,15 @@ def test_samples_stand_beside_as_many_test_images(tmp_path, studies):
         assert picture.shape == (35, 35) and (picture[picture > 0] == level).all() and (picture > 0).sum() == 16 * 64
 
 
+@pytest.mark.parametrize(("shape", "count"), [((8, 8, 1), 64), ((32, 32, 3), 64), ((64, 64, 1), 16)])
+def test_as_many_samples_are_shown_as_there_is_room_for(tmp_path, studies, shape, count):
+    single(tmp_path, studies, shape=shape)
+    change(tmp_path, test_images=np.ones((64, *shape)), samples=np.full((64, *shape), 0.25))
+    for axes, level in zip(images.samples(Directory(tmp_path)).axes, (1, 0.25), strict=True):
+        picture = np.asarray(axes.images[0].get_array())
+        assert np.isclose(picture, level).sum() == count * np.prod(shape)
+
+
 def test_where_codes_are_not_held_to_the_prior_is_what_evaluation_wrote(tmp_path, studies):
     studies.write_study(tmp_path, {name: studies.VARIANTS[name] for name in ("vae_no_kl", "vae")}, seeds=1)
     for run, held in enumerate((True, False)):  # the other way round than the weights alone say

@@ -30,6 +30,40 @@ def test_circles_are_those_of_a_normal_prior_in_every_panel(tmp_path, studies, p
     assert ("sigma of N(0, I)" in panels.get_suptitle().replace("\n", " ")) == (prior == "normal")
 
 
+def test_draws_stand_for_a_prior_that_is_not_normal(tmp_path, studies):
+    studies.write_grid(tmp_path, {"model.prior": ["normal", "vamp"]})
+    path = run_directory.arrays_path(tmp_path, 1)
+    drawn = np.random.default_rng(3).normal(2, 0.5, size=(400, 2))
+    run_directory.write_arrays(path, run_directory.read_arrays(path) | {"prior_samples": drawn})
+    directory = Directory(tmp_path)
+    for function in (latents.latent_plane, latents.latent_panels):
+        figure = function(directory)
+        title = figure.get_suptitle().replace("\n", " ")
+        assert "dashed: 1 and 2 sigma of N(0, I); crosses: draws from the prior" in title
+        crosses = [[c for c in axes.collections if c.get_label() == "prior"] for axes in figure.axes]
+        assert sum(map(len, crosses)) == sum(count == 0 for count in circles(figure)) == len(figure.axes) // 2
+        for axes, (points,) in ((axes, found) for axes, found in zip(figure.axes, crosses, strict=True) if found):
+            np.testing.assert_array_equal(points.get_offsets(), drawn[: latents.DRAWS])
+            inside = (drawn > axes.get_xlim()[0]).all(axis=1) & (drawn < axes.get_xlim()[1]).all(axis=1)
+            assert inside.mean() > 0.9  # the prior is in view
+    densities = latents.densities(directory)
+    latent = int(densities.axes[3].get_xlabel().removeprefix("latent ")) - 1
+    (dashed,) = [patch for patch in densities.axes[3].patches if patch.get_linestyle() == "--"]
+    values, edges, _ = dashed.get_data()
+    np.testing.assert_allclose(values, np.histogram(drawn[:, latent], edges)[0] / 400 / np.diff(edges))
+
+
+def test_codes_that_are_not_held_to_the_prior_fill_their_own_panel(tmp_path, studies):
+    studies.write_study(tmp_path, {name: studies.VARIANTS[name] for name in ("vae_no_kl", "vae")}, seeds=1)
+    path = run_directory.arrays_path(tmp_path, 0)
+    arrays = run_directory.read_arrays(path)
+    small = 0.05 * arrays["codes_mean"]
+    run_directory.write_arrays(path, arrays | {"codes_mean": small})
+    figure = latents.latent_panels(Directory(tmp_path))
+    (own,) = [axes for axes in figure.axes if axes.get_xlim()[1] < 1]
+    assert own.get_xlim()[1] == pytest.approx(1.05 * np.abs(small).max())
+
+
 def test_axes_of_codes_are_equal(tmp_path, studies):
     directory = Directory(studies.write_study(tmp_path))
     for function in (latents.latent_plane, latents.latent_panels):

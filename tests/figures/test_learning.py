@@ -121,3 +121,10 @@ def test_gradient_variance_has_a_line_for_each_estimator(tmp_path):
             np.testing.assert_allclose(ends[:, 1], middle + np.array([-1, 1]) / math.sqrt(3))
     tables.write_csv(tmp_path / "results.csv", rows[:3])
     assert learning.gradient_variance(Directory(tmp_path)) is None  # one number of latents
+
+
+def test_a_rate_that_is_infinite_is_said_and_has_no_axes(tmp_path, studies):
+    studies.write_grid(tmp_path, {"objective.noise_scale": [0.0], "objective.beta": [0.0], "model.latents": [2, 3]})
+    axes = learning.learning_curves(Directory(tmp_path)).axes[2]
+    assert axes.get_title() == "rate" and not axes.axison
+    assert [text.get_text() for text in axes.texts] == ["infinite: the codes are points"]

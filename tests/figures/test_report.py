@@ -32,7 +32,8 @@ def balance(add):
 
 @pytest.fixture(scope="module")
 def studies(tmp_path_factory):
-    """Three small studies with their pages: two latents, more latents with convolutions, and vectors under other priors."""
+    """Small studies with their pages: two latents, more latents with convolutions, one network told beta, and vectors
+    under other priors."""
     folder = tmp_path_factory.mktemp("studies")
     vectors = {"data__name": "npz", "data__path": "tests/data/vectors.npz", "train__batch_size": 16}
     conv = {"model__encoder": "conv", "model__decoder": "conv", "model__hidden": (4, 16)}
@@ -40,6 +41,7 @@ def studies(tmp_path_factory):
     plans = {
         "plane": (tiny(), balance, ()),
         "conv": (tiny(model__latents=4, **gaussian, **conv), balance, ()),
+        "told": (tiny(model__conditioning="beta", eval__betas=(0.1, 0.5, 4.0)), None, ()),
         "vectors": (tiny(model__latents=3, **gaussian, **vectors), None, [("model.prior", ["normal", "flow"])]),
     }
     for name, (config, sweep, sweeps) in plans.items():
@@ -66,7 +68,7 @@ def model(studies, name: str, run: int):
     return vae_jax.api.trained.load(studies / name, run=run)
 
 
-@pytest.mark.parametrize("name", ["plane", "conv", "vectors"])
+@pytest.mark.parametrize("name", ["plane", "conv", "told", "vectors"])
 def test_a_page_opens_without_errors_and_without_a_network(page, studies, name):
     browser = page(name)
     assert browser.execute_script("return report.studies.length") == 1
@@ -112,6 +114,56 @@ def test_the_slider_goes_through_the_models_and_the_plane_shows_what_jax_decodes
         np.testing.assert_allclose(image, theirs.decode([z]).ravel(), atol=1e-4)
         slider.send_keys("\ue014")
     assert seen == [(0, 0), (1, 0), (1, 1), (1, 4)]
+
+
+def test_a_network_that_is_told_beta_moves_without_steps(page, studies):
+    browser = page("told")
+    (members, betas) = browser.find_elements("css selector", ".models input[type=range]")
+    assert betas.is_displayed() and not members.is_displayed()
+    found = """const {explorer, plane} = report.studies[0], right = explorer.state.right;
+        plane.render();
+        return {beta: explorer.right().beta, z: plane.panes.at(-1).z, image: Array.from(plane.panes.at(-1).decoded),
+                mean: explorer.code(right, 5).mean, label: explorer.right().label, x: Array.from(explorer.images.pixels(5)),
+                measured: document.querySelector('.measured').textContent, color: explorer.right().color};"""
+    network, seen = model(studies, "told", 0), []
+    assert browser.execute_script(found)["label"] == "beta 1"  # of `objective.beta`
+    for key, count in (("\ue012", 3), ("\ue012", 20), ("\ue014", 60)):  # to the left, and past 1 to the right
+        betas.send_keys(*[key] * count)
+        here = browser.execute_script(found)
+        seen.append(here["beta"])
+        theirs = network.at(beta=here["beta"])
+        np.testing.assert_allclose(here["image"], theirs.decode([here["z"]]).ravel(), atol=1e-4)
+        image = np.array(here["x"], np.float32).reshape(1, 8, 8, 1)
+        np.testing.assert_allclose(here["mean"], theirs.encode(image).mean[0], atol=1e-4)
+        assert float(here["label"].removeprefix("beta ")) == pytest.approx(here["beta"], rel=0.01)
+        assert "the nearest is" in here["measured"]
+    assert seen[1] < seen[0] < 1 < seen[2] and not set(seen) & {0.1, 0.5, 4.0}
+    low, high = (network.config[f"objective.beta_{end}"] for end in ("low", "high"))
+    betas.send_keys("\ue011")  # home
+    assert browser.execute_script(found)["beta"] == pytest.approx(low)
+    betas.send_keys("\ue010")  # end
+    assert browser.execute_script(found)["beta"] == pytest.approx(high)
+    assert browser.get_log("browser") == []
+
+
+def test_codes_follow_the_beta_that_a_network_is_told(page, studies):
+    browser = page("told")
+    codes = browser.execute_async_script(
+        """const done = arguments[0], {explorer} = report.studies[0], right = explorer.state.right;
+        explorer.choose({beta: 0.7});
+        const wait = () => (explorer.right().fresh < explorer.images.count ? requestAnimationFrame(wait)
+            : done([explorer.codes(right).mean, Array.from(explorer.images.pixels(explorer.images.count - 1))]));
+        wait();"""
+    )
+    image = np.array(codes[1], np.float32).reshape(1, 8, 8, 1)
+    np.testing.assert_allclose(codes[0][-1], model(studies, "told", 0).at(beta=0.7).encode(image).mean[0], atol=1e-4)
+
+
+def test_the_weights_of_one_network_are_stored_once(studies):
+    page = (studies / "told" / "report.html").read_text()
+    data = json.loads(page.partition('id="data">')[2].partition("</script>")[0])["studies"][0]["explorer"]
+    kernels = {json.dumps(layer["kernel"]) for each in data["models"] for layer in each["encoder"] + each["decoder"]}
+    assert len(data["models"]) == 4 and len(kernels) == len(data["models"][0]["encoder"] + data["models"][0]["decoder"])
 
 
 def test_the_pointer_and_the_arrow_keys_move_the_point(page, studies):
@@ -246,7 +298,32 @@ def test_the_planes_name_runs_and_open_them(page):
         browser.find_element("css selector", "dialog[open] .close").click()
 
 
-@pytest.mark.parametrize("name", ["plane", "conv", "vectors"])
+def test_the_lines_of_another_prior_are_where_its_density_is(page):
+    """Of a mixture of two, by its formula in NumPy."""
+    browser = page("plane")
+    ends = browser.execute_script(
+        """const arrays = [[Math.log(0.3), Math.log(0.7)], [-1, 0, 1, 0.5], [0, 0, -1, -0.5]];
+        const [log_weights, mean, log_var] = [{array: 0}, {array: 1}, {array: 2}];
+        const rest = {latents: 2, shape: [1], encoder: [], decoder: [], statistics: {}, likelihood: {kind: "gaussian"}};
+        const prior = {kind: "mixture", log_weights, mean, log_var};
+        const model = new Networks.Model({prior, ...rest}, (number) => arrays[number]);
+        return [1, 2, 3].map((radius) => Plane.levelLines(model, {center: [0.2, 0], half: 4}, radius));"""
+    )
+    mean, log_var = np.array([[-1, 0], [1, 0.5]]), np.array([[0, 0], [-1, -0.5]])
+
+    def density(z):
+        each = -0.5 * (np.square(z[..., None, :] - mean) * np.exp(-log_var) + log_var).sum(-1)
+        return np.log(np.exp(each) @ [0.3, 0.7])
+
+    axis = np.linspace(-4, 4, 401)
+    most = density(np.stack(np.meshgrid(axis, axis), -1)).max()
+    for radius, segments in zip((1, 2, 3), ends, strict=True):
+        points = np.array(segments).reshape(-1, 2)
+        assert len(points) > 50
+        np.testing.assert_allclose(density(points), most - radius**2 / 2, atol=0.05)
+
+
+@pytest.mark.parametrize("name", ["plane", "conv", "told", "vectors"])
 def test_nothing_is_wider_than_a_phone(page, name):
     browser = page(name)
     metrics = {"width": 400, "height": 800, "deviceScaleFactor": 1, "mobile": True}

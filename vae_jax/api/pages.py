@@ -55,7 +55,8 @@ def describe(workdir: pathlib.Path, load: Load) -> dict[str, Any]:
         sigma, noise_scale = model.card["sigma"] or 1.0, model.card["noise_scale"]
         described = portable.describe(model.spec, model.variables, sigma, noise_scale)
         if data == source and described:
-            found["models"].append({"run": run, **described})
+            ends = [model.config[f"objective.beta_{end}"] for end in ("low", "high")] if "log_beta" in described else None
+            found["models"].append({"run": run, "betas": ends, **described})
     if source is None:
         return found
     return found | _images(workdir, source, found["models"], load)

@@ -424,9 +424,12 @@ def _arrays(plan: Plan, measured: Measured) -> dict[str, np.ndarray]:
         "rate_per_latent": codes["rate_per_latent"].mean(axis=0, dtype=float),
         "held_to_prior": np.array(measured.held_to_prior),
         "images": batches.first(plan.setting.dataset, "test", queries.SHOWN),
+        "test_images": batches.first(plan.setting.dataset, "test", queries.SAMPLES),
     }
     if test.labels is not None:
         arrays["labels"] = test.labels
+    if plan.setting.model.prior != "normal":
+        arrays["prior_samples"] = measured.run.model["prior_samples"][: queries.PRIOR_SAMPLES]
     arrays |= measured.decoded | {"samples": measured.decoded["samples"][: queries.SAMPLES]}
     if measured.pairs is not None:
         arrays["interpolation_images"] = plan.setting.dataset.chosen("test", measured.pairs[: queries.LINES].ravel())

@@ -11,7 +11,12 @@ A description is a dict:
 A layer is a dict with `kind` ("dense", "conv" or "conv_transpose"), `kernel`, `bias` and `activation` ("" for none);
 convolutions also have `stride` and `shape`, the (height, width, channels) that they read, and transposed ones `size`, the
 (height, width) to which their output is cropped. Kernels are stored as in Flax: [inputs, outputs], [side, side, inputs,
-outputs]. A network that is told beta is described as it is at the beta of its variables.
+outputs].
+
+A network that is told beta also has `log_beta`, the one of its variables, `log_var_gate`, of the encoder's log variance,
+`latents_gate`, of what the decoder gets, and in each layer a `gate` between kernel and activation. A gate is a dict of
+`slope` and `offset` [width], `gain` and `shift` [width, channels]: with h = tanh(log_beta * slope + offset) it makes
+x * (1 + tanh(h @ gain)) + h @ shift of x.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vae_jax.models import flows, likelihoods, networks, priors
-from vae_jax.models.conditioning import Gate
+from vae_jax.models.conditioning import SCALE
 from vae_jax.models.conv import of_layers
 from vae_jax.models.vae import VAE, ModelSpec
 
@@ -41,82 +46,66 @@ def describe(spec: ModelSpec, variables: Mapping, sigma: float, noise_scale: flo
     """
     if spec.encoder not in NETWORKS or spec.decoder not in NETWORKS:
         return None
-    params = _told(spec, variables)
+    params = jax.tree.map(np.asarray, dict(variables["params"]))
+    statistics = variables.get("statistics", {})
     bound = VAE(spec).bind(jax.tree.map(jnp.asarray, dict(variables)))
-    return {
+    described = {
         "latents": spec.latents,
         "shape": spec.shape,
         "noise_scale": float(noise_scale),
         "encoder": _encoder(spec, params["encoder"]),
         "decoder": _decoder(spec, params["decoder"]),
-        "statistics": _statistics(spec, variables.get("statistics", {})),
-        "likelihood": _likelihood(spec, bound, variables.get("statistics", {}), sigma),
+        "statistics": _statistics(spec, statistics),
+        "likelihood": _likelihood(spec, bound, statistics, sigma),
         "prior": _prior(bound.prior()),
     }
+    if spec.conditioning == "beta":
+        described |= {name: _gate(params[name]) for name in ("log_var_gate", "latents_gate")}
+        described["log_beta"] = float(statistics["log_beta"])
+    return described
 
 
-def _told(spec: ModelSpec, variables: Mapping) -> dict:
-    """The parameters; of a network that is told beta with its gates, which are affine at one beta, multiplied in."""
-    params = jax.tree.map(np.asarray, dict(variables["params"]))
-    if spec.conditioning != "beta":
-        return params
-    log_beta = jnp.asarray(variables["statistics"]["log_beta"])
-    folded = _folded(params, log_beta)
-    scale, shift = _gate(params["log_var_gate"], log_beta)
-    last = folded["encoder"]["MLPEncoder_0"] if spec.encoder == "conv" else folded["encoder"]
-    if spec.encoder == "linear":  # log_var is a tenth of a parameter here, as in `_encoder`
-        last["log_var"] = last["log_var"] * scale + shift / 10
-    else:
-        heads, same = last[f"Dense_{len(last) - 1}"], np.zeros_like(shift)
-        scale, shift = np.concatenate([same + 1, scale]), np.concatenate([same, shift])
-        heads |= {"kernel": heads["kernel"] * scale, "bias": heads["bias"] * scale + shift}
-    scale, shift = _gate(params["latents_gate"], log_beta)
-    first = (folded["decoder"]["MLPDecoder_0"] if spec.decoder == "conv" else folded["decoder"])["Dense_0"]
-    first |= {"kernel": scale[:, None] * first["kernel"], "bias": first["bias"] + shift @ first["kernel"]}
-    return folded
+def _gate(params: Mapping) -> dict[str, np.ndarray]:
+    """A gate, with the scale of its hidden layer multiplied into what reads it."""
+    scaled = {name: np.float32(SCALE) * params[name] for name in ("gain", "shift")}
+    return {"slope": params["slope"], "offset": params["offset"], **scaled}
 
 
-def _folded(params: Mapping, log_beta: jax.Array) -> dict:
-    """Layers with the gate behind them as layers without."""
-    if "gate" in params:
-        scale, shift = _gate(params["gate"], log_beta)
-        return {"kernel": params["kernel"] * scale, "bias": params["bias"] * scale + shift}
-    return {name: _folded(leaf, log_beta) if isinstance(leaf, Mapping) else leaf for name, leaf in params.items()}
-
-
-def _gate(params: Mapping, log_beta: jax.Array) -> tuple[np.ndarray, np.ndarray]:
-    """What a gate multiplies each channel by, and what it adds."""
-    channels = params["gain"].shape[-1]
-    ends = jnp.stack([jnp.zeros(channels), jnp.ones(channels)])
-    shift, both = np.asarray(Gate(channels).apply({"params": dict(params)}, ends, log_beta))
-    return both - shift, shift
-
-
-def _dense(params: Mapping, activation: str = "") -> Layer:
-    return {"kind": "dense", "kernel": params["kernel"], "bias": params["bias"], "activation": activation}
+def _layer(kind: str, params: Mapping, activation: str, **more: Any) -> Layer:
+    """A layer of a network from its parameters, with the gate behind it where it has one."""
+    layer = {"kind": kind, "kernel": params["kernel"], "bias": params["bias"], "activation": activation, **more}
+    return layer | ({"gate": _gate(params["gate"])} if "gate" in params else {})
 
 
 def _mlp(params: Mapping, activation: str) -> list[Layer]:
     """Dense layers in order, all but the last with the activation."""
     count = len(params)
-    return [_dense(params[f"Dense_{i}"], activation if i < count - 1 else "") for i in range(count)]
+    return [_layer("dense", params[f"Dense_{i}"], activation if i < count - 1 else "") for i in range(count)]
 
 
 def _encoder(spec: ModelSpec, params: Mapping) -> list[Layer]:
     of = networks.layers("encoder", vars(spec))
     if spec.encoder == "linear":
-        kernel, bias = params["Dense_0"]["kernel"], params["Dense_0"]["bias"]
-        # log_var does not depend on the image; its parameter is a tenth of it.
-        both = np.concatenate([kernel, np.zeros_like(kernel)], axis=1), np.concatenate([bias, 10 * params["log_var"]])
-        return [_dense({"kernel": both[0], "bias": both[1]})]
+        return [_linear(params)]
     if spec.encoder == "mlp":
         return _mlp(params, of["activation"])
     layers, shape = [], spec.shape
     for number, stride in enumerate(of_layers(of["stride"], len(of["hidden"]) - 1)):
-        layer = params[f"Conv_{number}"]
-        layers.append({"kind": "conv", **layer, "activation": of["activation"], "shape": shape, "stride": stride})
-        shape = (-(-shape[0] // stride), -(-shape[1] // stride), len(layer["bias"]))
+        layers.append(_layer("conv", params[f"Conv_{number}"], of["activation"], shape=shape, stride=stride))
+        shape = (-(-shape[0] // stride), -(-shape[1] // stride), len(layers[-1]["bias"]))
     return layers + _mlp(params["MLPEncoder_0"], of["activation"])
+
+
+def _linear(params: Mapping) -> Layer:
+    """Mean and log variance of a linear encoder as one layer: log_var does not depend on the image."""
+    mean = _layer("dense", params["Dense_0"], "")
+    # The parameter is a tenth of log_var.
+    bias = np.concatenate([mean["bias"], 10 * params["log_var"]])
+    layer = mean | {"kernel": np.concatenate([mean["kernel"], np.zeros_like(mean["kernel"])], axis=1), "bias": bias}
+    if "gate" in mean:  # of the mean alone
+        both = {name: np.concatenate([mean["gate"][name], 0 * mean["gate"][name]], axis=1) for name in ("gain", "shift")}
+        layer["gate"] = mean["gate"] | both
+    return layer
 
 
 def _decoder(spec: ModelSpec, params: Mapping) -> list[Layer]:
@@ -125,15 +114,15 @@ def _decoder(spec: ModelSpec, params: Mapping) -> list[Layer]:
         return _mlp(params, activation)
     layers = _mlp(params["MLPDecoder_0"], activation)
     layers[-1]["activation"] = activation  # what the first transposed convolution reads
-    kernels = [params[f"ConvTranspose_{number}"] for number in range(len(params) - 1)]
-    strides = of_layers(networks.layers("decoder", vars(spec))["stride"], len(kernels))
+    convolutions = [params[f"ConvTranspose_{number}"] for number in range(len(params) - 1)]
+    strides = of_layers(networks.layers("decoder", vars(spec))["stride"], len(convolutions))
     sizes = [tuple(spec.shape[:2])]
     for stride in strides:
         sizes.append((-(-sizes[-1][0] // stride), -(-sizes[-1][1] // stride)))
-    outwards = zip(sizes[:0:-1], sizes[-2::-1], kernels, strides[::-1], strict=True)
-    for number, (read, size, kernel, stride) in enumerate(outwards):
-        layer = {"kind": "conv_transpose", **kernel, "activation": activation if number < len(kernels) - 1 else ""}
-        layers.append(layer | {"shape": (*read, kernel["kernel"].shape[2]), "size": size, "stride": stride})
+    outwards = zip(sizes[:0:-1], sizes[-2::-1], convolutions, strides[::-1], strict=True)
+    for number, (read, size, each, stride) in enumerate(outwards):
+        more = {"shape": (*read, each["kernel"].shape[2]), "size": size, "stride": stride}
+        layers.append(_layer("conv_transpose", each, activation if number < len(convolutions) - 1 else "", **more))
     return layers
 
 

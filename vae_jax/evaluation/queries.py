@@ -8,7 +8,8 @@ from jaxtyping import Float, Int
 Latents = Float[np.ndarray, "n latents"]
 LEVELS = np.linspace(0.02, 0.98, 17)  # of the prior, along each side of a manifold
 TRAVERSED = slice(None, None, 2)  # of those, along a traversal
-SAMPLES = 64  # of the prior, whose decoder means are shown
+SAMPLES = 64  # of the prior, whose decoder means are shown, and test images beside them
+PRIOR_SAMPLES = 1000  # of a prior that is not N(0, I), which figures draw as points, at most
 STEPS = len(LEVELS[TRAVERSED])  # of a traversal or an interpolation
 LINES = 4  # interpolations
 SHOWN = 16  # test images that are shown beside their reconstructions

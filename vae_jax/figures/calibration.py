@@ -85,11 +85,13 @@ def reliability(directory: Directory):
     title = f"Do the intervals hold? z drawn from the posterior, test split (bars: standard error over images){note}"
     columns = min(len(groups), 4)
     blocks = -(-len(groups) // columns)
-    figure = style.new_figure(max(2.5 * columns, 6.0), 5.4 * blocks + 0.6, title)
+    alone = len(groups) == 1  # its two panels stand side by side
+    figure = style.new_figure(*((8.0, 4.6) if alone else (max(2.5 * columns, 6.0), 5.4 * blocks + 0.6)), title)
     for number, (label, members) in enumerate(groups):
         row, column = divmod(number, columns)
-        above = figure.add_subplot(2 * blocks, columns, 2 * row * columns + column + 1)
-        below = figure.add_subplot(2 * blocks, columns, (2 * row + 1) * columns + column + 1)
+        places = (2 * row * columns + column + 1, (2 * row + 1) * columns + column + 1)
+        shape = (1, 2) if alone else (2 * blocks, columns)
+        above, below = (figure.add_subplot(*shape, place) for place in places)
         _reliability_panel(directory, above, below, members, column == 0)
         style.label_axes(above, style.wrapped(label, 2.4), members[0].color)
     _reliability_keys(figure, directory, groups)

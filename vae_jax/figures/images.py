@@ -14,6 +14,7 @@ from vae_jax.figures.settings import Role
 
 COLUMNS = 10  # pictures in a strip at most
 TILE = 0.46  # inches of a picture in a strip
+SAMPLE_PIXELS = 290  # across a panel of samples at most: more would be smaller than the page shows
 PAIRS = 3  # interpolations in one figure
 MANIFOLDS = 6
 
@@ -31,9 +32,13 @@ def samples(directory: Directory):
     """Decoder means of draws from the prior, beside as many test images."""
     if not (shown := directory.panels("samples", style.LINES - 1)):
         return None
-    real = shown.panels[0].arrays["images"]
+    first = shown.panels[0].arrays
+    real = first.get("test_images", first["images"])  # older directories have few
     count = min(len(real), *(len(panel.arrays["samples"]) for panel in shown.panels))
-    columns = math.isqrt(count - 1) + 1
+    columns = max(math.isqrt(count), 1)
+    while columns > 4 and columns * (real.shape[2] + 1) > SAMPLE_PIXELS:
+        columns -= 1
+    count = min(count, columns**2)
     title = shown.titled("Decoder means of draws from the prior, beside test images")
     figure, axes = style.grid(len(shown.panels) + 1, 2.35, title)
     style.show(axes[0], style.mosaic(real[:count], columns))

@@ -17,7 +17,7 @@ def latent_plane(directory: Directory):
     if not (shown := directory.pair("plane")):
         return None
     title = "Codes of the test images, and the decoder's output over the same part of the plane"
-    title = shown.titled(f"{title}; dashed: 1 and 2 sigma of N(0, I)")
+    title = shown.titled(f"{title}{prior_note(directory, shown.panels)}")
     figure = style.new_figure(9.0, 4.5 * len(shown.panels) + 1.2, title, "compressed")
     labels = None
     for number, panel in enumerate(shown.panels):
@@ -40,17 +40,17 @@ def _plane_row(directory: Directory, panel: Panel, left, right) -> np.ndarray | 
     held = directory.held_to_prior(panel)
     style.label_axes(left, f"{style.wrapped(label, 4.2)}: mean codes", panel.setting.color)
     style.label_axes(right, f"{style.wrapped(label, 4.2)}: decoded", panel.setting.color)
-    prior = directory.has_normal_prior(panel.setting)
-    limits = _square(np.array([[x0, y0], [x1, y1], *([[-2.1, -2.1], [2.1, 2.1]] if prior else [])]))
+    reach = prior_reach(directory, panel)
+    limits = _square(np.array([[x0, y0], [x1, y1], *reach]))
     for axes in (left, right):
         axes.set(xlim=limits[0], ylim=limits[1], aspect="equal")
         style.label_axes(axes, xlabel="latent 1", ylabel="latent 2")
         axes.locator_params(nbins=6)
         axes.spines[:].set_visible(True)
         axes.spines[:].set_color("0.8")
-        if prior:
-            prior_circles(axes, style.GREY if axes is left else style.ORANGE)
     _scatter(left, arrays["codes_mean"], classes)
+    draw_prior(left, directory, panel)
+    draw_prior(right, directory, panel, style.ORANGE)
     right.set(xticks=left.get_xticks(), yticks=left.get_yticks(), xlim=limits[0], ylim=limits[1])
     if not held:
         left.set_title(left.get_title() + "\n(not held to the prior)", color=style.ink(panel.setting.color), fontsize=10)
@@ -112,22 +112,23 @@ def _panels_figure(directory: Directory, panels: Sequence[Panel], headings: dict
     """A row of panels on one scale, and a second one where some would be too small in it, each on its own."""
     drawn = [_codes(panel) for panel in panels]
     reach = [np.abs(codes).max(initial=0) for codes, _ in drawn]
-    prior = any(directory.has_normal_prior(panel.setting) for panel in panels)
-    most = 1.05 * max([*reach, 2.1 if prior else 0, 1e-3])
-    rows = 2 if most > SCALE * min(max(each, 2.1) for each in reach) else 1
+    priors = [np.abs(prior_reach(directory, panel)).max(initial=0) for panel in panels]
+    most = 1.05 * max([*reach, *priors, 1e-3])
+    # Where the objective holds codes to the prior both are seen; else the codes alone.
+    held = [prior if directory.held_to_prior(panel) else 0 for prior, panel in zip(priors, panels, strict=True)]
+    own = [1.05 * max(*each, 1e-3) for each in zip(reach, held, strict=True)]
+    rows = 2 if most > SCALE * min(own) else 1
     title += "; above on one scale, below each on its own" if rows == 2 else "; one scale"
-    title += "; dashed: 1 and 2 sigma of N(0, I)" if prior else ""
+    title += prior_note(directory, panels)
     width = max(3.2 * len(panels), 5.0)
     figure = style.new_figure(width, 3.3 * rows + 1.4, title, "compressed")
     for number, (panel, (codes, what)) in enumerate(zip(panels, drawn, strict=True)):
         for row in range(rows):
             axes = figure.add_subplot(rows, len(panels), row * len(panels) + number + 1)
-            if directory.has_normal_prior(panel.setting):
-                prior_circles(axes)
-            own = 1.05 * max(reach[number], 2.1 if directory.has_normal_prior(panel.setting) else 0, 1e-3)
-            limit = most if row == 0 else own
+            limit = most if row == 0 else own[number]
             axes.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
             _scatter(axes, codes, _classes(panel.arrays), named=row == rows - 1)
+            draw_prior(axes, directory, panel)
             axes.locator_params(nbins=6)
             style.label_axes(axes, xlabel="latent 1", ylabel="latent 2" if number == 0 else "")
             if row == 0:
@@ -163,13 +164,17 @@ def densities(directory: Directory):
     figure = style.new_figure(max(2.0 * count, 5.5), 5.2, title)
     classes = None
     top = min(PEAK, 1.15 * max(_peak(panel.arrays) for panel in shown.panels))
+    low = 0.0
     for number, panel in enumerate(shown.panels):
         above, below = (figure.add_subplot(2, count, row * count + number + 1) for row in (0, 1))
         classes = _density_column(directory, panel, above, below, number == 0)
         above.set_ylim(0, top)
+        low = max(low, below.get_ylim()[1])
         if number:
             above.set_yticklabels([])
             below.set_yticklabels([])
+    for below in figure.axes[1::2]:
+        below.set_ylim(0, min(low, 2 * PEAK))
     _density_legend(figure, classes)
     return figure
 
@@ -190,9 +195,13 @@ def _density_column(directory: Directory, panel: Panel, above, below, first: boo
     for axes in (above, below):
         if directory.has_normal_prior(setting):
             axes.plot(wide, style.normal_density(wide), color="black", linestyle="--", linewidth=1.3, zorder=4)
+        elif (drawn := arrays.get("prior_samples")) is not None:
+            bins = np.linspace(-REACH, REACH, 41 if len(drawn) > 300 else 17)
+            density = np.histogram(drawn[:, latent], bins)[0] / len(drawn) / np.diff(bins)
+            axes.stairs(density, bins, baseline=None, color="black", linestyle="--", linewidth=1.1, zorder=4)
         axes.set(xlim=(-REACH, REACH))
         style.tidy(axes)
-    below.set_ylim(0, 0.8)
+    below.set_ylim(0, max(0.5, below.get_ylim()[1]))
     beyond = float(np.mean(np.abs(mean) > REACH))
     peak = _peak(arrays)
     notes = [f"peaks up to {peak:.0f}"] if peak > 1.2 * PEAK else []
@@ -204,7 +213,7 @@ def _density_column(directory: Directory, panel: Panel, above, below, first: boo
             "zorder": 5,
             "bbox": {"facecolor": "white", "alpha": 0.85, "linewidth": 0},
         }
-        above.text(0.03, 0.98, "\n".join(notes), transform=above.transAxes, **look)
+        above.text(0.06, 0.98, "\n".join(notes), transform=above.transAxes, **look)
     free = "" if directory.held_to_prior(panel) else "\n(not held to the prior)"
     style.label_axes(above, style.wrapped(setting.label, 2.4) + free, setting.color)
     style.label_axes(above, ylabel=f"q(z | x), {POSTERIORS} images" if first else "")
@@ -244,7 +253,7 @@ def _density_legend(figure, classes: np.ndarray | None) -> None:
             label="one test image" if classes is None else "one test image, by class",
         ),
         Line2D([], [], color=style.GREY, linewidth=5, alpha=0.5, label="all test images together"),
-        Line2D([], [], color="black", linestyle="--", label="N(0, 1)"),
+        Line2D([], [], color="black", linestyle="--", label="prior"),
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=style.TEXT)
 
@@ -299,9 +308,35 @@ def _class_legend(figure, labels: np.ndarray | None) -> None:
     figure.legend(handles=handles, title="class", title_fontsize=style.TEXT, handletextpad=0, columnspacing=1, **place)
 
 
-def prior_circles(axes, color: str = style.GREY) -> None:
-    """1 and 2 sigma of N(0, I), without a say in the limits."""
+DRAWS = 250  # of a prior in one plane
+
+
+def draw_prior(axes, directory: Directory, panel: Panel, color: str = "0.25") -> None:
+    """1 and 2 sigma of N(0, I), or draws from another prior where evaluation wrote some; without a say in the limits."""
     from matplotlib.patches import Circle
 
-    for radius in (1, 2):
-        axes.add_artist(Circle((0, 0), radius, fill=False, edgecolor=color, linewidth=1, linestyle="--", zorder=4))
+    if directory.has_normal_prior(panel.setting):
+        for radius in (1, 2):
+            axes.add_artist(Circle((0, 0), radius, fill=False, edgecolor=color, linewidth=1, linestyle="--", zorder=4))
+    elif (drawn := panel.arrays.get("prior_samples")) is not None:
+        limits = axes.get_xlim(), axes.get_ylim()
+        axes.scatter(*drawn[:DRAWS].T, marker="+", color=color, s=14, linewidths=0.7, alpha=0.8, zorder=4, label="prior")
+        axes.set(xlim=limits[0], ylim=limits[1])
+
+
+def prior_reach(directory: Directory, panel: Panel) -> np.ndarray:
+    """Two corners (x, y) of a box with the prior of a panel; none where it is not known."""
+    if directory.has_normal_prior(panel.setting):
+        return np.array([[-2.1, -2.1], [2.1, 2.1]])
+    if (drawn := panel.arrays.get("prior_samples")) is None:
+        return np.zeros((0, 2))
+    return np.percentile(drawn, [2, 98], axis=0)
+
+
+def prior_note(directory: Directory, panels: Sequence[Panel]) -> str:
+    """What stands for the priors of these panels, for a title."""
+    normal = [directory.has_normal_prior(panel.setting) for panel in panels]
+    drawn = any("prior_samples" in panel.arrays for panel, is_normal in zip(panels, normal, strict=True) if not is_normal)
+    notes = ["dashed: 1 and 2 sigma of N(0, I)"] if any(normal) else []
+    notes += ["crosses: draws from the prior"] if drawn else []
+    return "".join(f"; {note}" for note in notes)

@@ -36,6 +36,9 @@ def learning_curves(directory: Directory):
             axes = figure.add_subplot(len(rows), 3, 3 * number + column + 1)
             drawn = [_curve(axes, directory, *pair, name, kind) for pair in zip(members, colors, strict=True)]
             _zoom(axes, [values for curves in drawn for values in curves])
+            if not any(drawn):
+                axes.set_axis_off()
+                axes.text(0.5, 0.5, "infinite: the codes are points", transform=axes.transAxes, ha="center", va="center")
             split = SPLITS[kind[0]] if len(kind) < len(splits) else ""
             heading = ", ".join(filter(None, [name, label, split]))
             style.label_axes(axes, heading, xlabel="epoch" if number == len(rows) - 1 else "")
@@ -160,7 +163,9 @@ def _std_lines(figure, axes, directory: Directory, members: Sequence[Setting]) -
         axes.plot(epochs, mean, color=color, linewidth=1.5, label=setting.label)
         if len(values) > 1:
             axes.fill_between(epochs, values.min(axis=0), values.max(axis=0), color=color, alpha=0.2, linewidth=0)
-        ends.append((float(epochs[-1]), float(mean[-1]), setting.label, color))
+        label = _drawn_label(directory, setting)
+        label = label if label == setting.label else style.wrapped(label, 1.8)
+        ends.append((float(epochs[-1]), float(mean[-1]), label, color))
     style.tidy(axes)
     axes.set_xlim(None, max(end[0] for end in ends))
     if len(members) > style.LINES:

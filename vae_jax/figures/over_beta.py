@@ -40,6 +40,11 @@ def over_beta(directory: Directory):
     std = np.array([panel.arrays["codes_std"][IMAGE] for panel in panels])
     rates = [panel.arrays["rate_per_latent"] for panel in panels]
     axes = below.subplots(1, 2)
+    order = np.arange(std.shape[1])
+    if all(rate.shape == std[0].shape for rate in rates):
+        # The colours of many go along the rate that each has at the least beta.
+        order = np.argsort(-rates[0], kind="stable") if len(order) > style.LINES else order
+        std, rates = std[:, order], [rate[order] for rate in rates]
     _lines(axes[0], betas, std, "std of the image's posterior")
     axes[0].set_ylim(0, 1.05 * max(1.0, std.max()))
     if all(rate.shape == std[0].shape for rate in rates):
@@ -47,8 +52,10 @@ def over_beta(directory: Directory):
         _switches(axes[1], betas, np.array(rates))
     else:  # a prior that ties the latents has one rate for all
         _lines(axes[1], betas, np.array([rate.sum() for rate in rates])[:, None], "rate (nats per image)")
-    if std.shape[1] <= style.LINES:
+    if len(order) <= style.LINES:
         axes[0].legend(frameon=False, fontsize=style.SMALL, ncols=2)
+    else:
+        style.color_bar(below, list(axes), style.sequence(len(order)), [f"{latent + 1}" for latent in order], "latent")
     return figure
 
 

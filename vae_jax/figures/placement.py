@@ -59,6 +59,7 @@ def place(axes, labels: Sequence[Label], points: np.ndarray, lines: Sequence[np.
         text = axes.text(label.x, label.y, label.text, fontsize=label.size, color=style.ink(label.color), zorder=6)
         text.set_fontweight("bold" if label.bold else "normal")
         text.set_parse_math(False)
+        style.set_fonts(text)
         extent = text.get_window_extent(renderer)
         text.remove()
         anchor = axes.transData.transform((label.x, label.y))
@@ -150,11 +151,13 @@ def _write(axes, label: Label, anchor, box: np.ndarray, reach: style.Number, sca
     line = None
     if reach > REACHES[1]:
         line = {"arrowstyle": "-", "color": style.GREY, "linewidth": 0.7, "shrinkA": 1, "shrinkB": 3}
-    return axes.annotate(
+    written = axes.annotate(
         label.text, (label.x, label.y), xytext=tuple(offset), textcoords="offset points", ha="left", va="bottom",
         fontsize=label.size, fontweight="bold" if label.bold else "normal", color=style.ink(label.color), arrowprops=line,
         zorder=6, annotation_clip=False, parse_math=False,
     )  # fmt: skip
+    style.set_fonts(written)
+    return written
 
 
 def label_ends(

@@ -340,6 +340,14 @@ PRIOR_COLUMNS = (
 )
 
 
+def _of_several_priors(able: Sequence[Setting]) -> list[Setting]:
+    """The settings beside which there is one of another prior, all texts (a likelihood, a data set) being equal."""
+    others = [key for key in able[0].values if key != "model.prior"]
+    texts = [key for key in others if not all(settings.is_number(setting.values[key]) for setting in able)]
+    alike = settings.groups_of(able, lambda setting: tuple(setting.values[key] for key in texts)).values()
+    return [s for members in alike if len({m.values.get("model.prior") for m in members}) > 1 for s in members]
+
+
 def priors(directory: Directory):
     """What each prior is worth: a panel for each measure, a row for each setting, a point for each seed and their mean."""
     from matplotlib.ticker import MaxNLocator
@@ -347,8 +355,10 @@ def priors(directory: Directory):
     able = [s for s in directory.trained if directory.value(s, "model.prior") and "elbo" in s.rows[0]]
     if len({directory.value(setting, "model.prior") for setting in able}) < 2:
         return None
-    choice = settings.comparison(able, 3 * style.LINES)
+    choice = settings.comparison(_of_several_priors(able), 3 * style.LINES)
     shown = choice.settings
+    if len(shown) < 2:
+        return None
     columns = [(column, label) for column, label in PRIOR_COLUMNS if all(math.isfinite(s.mean(column)[0]) for s in shown)]
     columns = columns[:1] + [pair for pair in columns[1:] if pair[0] != "elbo"][:3]
     title = "Priors, test split: every run (grey), mean and standard error over seeds"

@@ -23,10 +23,10 @@ from vae_jax.storage import npz_headers, run_directory, tables
 Arrays = dict[str, np.ndarray]
 # Arrays of pictures, all of one shape [., height, width, channels] in a run; and those that have as many latents as codes.
 PICTURES = (
-    "images", "samples", "reconstructions", "interpolations", "interpolation_images", "plane", "manifold", "traversals",
-    "predictive_mean", "predictive_sigma", "predictive_low", "predictive_high",
+    "images", "test_images", "samples", "reconstructions", "interpolations", "interpolation_images", "plane", "manifold",
+    "traversals", "predictive_mean", "predictive_sigma", "predictive_low", "predictive_high",
 )  # fmt: skip
-CODES = ("codes_mean", "codes_std", "plane_latents")
+CODES = ("codes_mean", "codes_std", "plane_latents", "prior_samples")
 TOGETHER = {  # what a figure needs beside an array that it looks for
     "plane": ("plane_latents", "codes_mean"),
     "codes_mean": ("codes_std",),

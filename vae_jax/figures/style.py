@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from vae_jax.figures import fonts
+
 # Okabe & Ito's colours, which the colour-blind can tell apart, then two of Paul Tol's.
 BLUE, GREEN, VERMILLION, PURPLE, ORANGE, SKY = "#0072B2", "#009E73", "#D55E00", "#CC79A7", "#E69F00", "#56B4E9"
 WINE, BLACK = "#882255", "#000000"
@@ -94,26 +96,48 @@ def _figure_class():
         cropped = False
 
         def draw(self, renderer):
-            without_formulas(self)
+            prepare_texts(self)
             super().draw(renderer)
 
     return PlainFigure
 
 
-def without_formulas(figure) -> None:
-    """Every text as it is written, except numbers that an axis formats itself."""
+def prepare_texts(figure) -> None:
+    """Every text as it is written, in fonts that have its characters; except numbers that an axis formats itself."""
     from matplotlib.text import Text
     from matplotlib.ticker import FixedFormatter, FuncFormatter
 
     numbers: set[int] = set()
     for axes in figure.axes:
         for axis in (axes.xaxis, axes.yaxis):
-            if not isinstance(axis.get_major_formatter(), FixedFormatter | FuncFormatter):
+            formatter = axis.get_major_formatter()
+            if not isinstance(formatter, FixedFormatter | FuncFormatter):
                 numbers.update(map(id, axis.findobj(Text)))
                 numbers.discard(id(axis.label))
+            elif isinstance(formatter, FuncFormatter) and not isinstance(formatter.func, _Drawable):
+                formatter.func = _Drawable(formatter.func)
     for text in figure.findobj(Text):
         if id(text) not in numbers:
             text.set_parse_math(False)
+            set_fonts(text)
+
+
+class _Drawable:
+    """What labels the ticks, in characters that fonts have: an axis writes its labels anew each time it is drawn."""
+
+    def __init__(self, func):
+        self.func = func
+
+    def __call__(self, value, position=None) -> str:
+        return fonts.drawable(str(self.func(value, position)))
+
+
+def set_fonts(text) -> None:
+    """Fonts that have the characters of a text, with boxes for those that no font has."""
+    written = text.get_text()
+    if not written.isascii():
+        text.set_fontfamily(fonts.families(written))
+        text.set_text(fonts.drawable(written))
 
 
 def new_figure(width: Number, height: Number, title: str, layout: Literal["compressed", "constrained"] = "constrained"):
@@ -132,13 +156,14 @@ def wrapped(text: str, width: Number, size: Number = TEXT + 2) -> str:
     """The text in lines that fit into `width` inches."""
     import textwrap
 
-    letters = max(int(width * 72 / (0.56 * size)), 10)
+    share = 0.56 if text.isascii() else 1.0  # of its size, that a letter is wide; Chinese ones are square
+    letters = max(int(width * 72 / (share * size)), 10)
     return "\n".join(line for part in text.split("\n") for line in textwrap.wrap(part, letters) or [""])
 
 
 def settle(figure) -> None:
     """Lay the figure out, once: places on the page are then final, and labels can be put between what is drawn."""
-    without_formulas(figure)
+    prepare_texts(figure)
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
 
@@ -190,7 +215,7 @@ def show(axes, picture: np.ndarray, **options) -> None:
 
 def plain_log(axis, low: float, high: float) -> None:
     """Ticks of a log axis as 0.03, and not as 3 x 10^-2; only as many as can be read."""
-    digits = "123456789" if high < 5 * low else "1235" if high < 100 * low else "1"
+    digits = "123456789" if high < 5 * low else "1235" if high < 100 * low else "125" if high < 1000 * low else "1"
     for formatter in (axis.set_major_formatter, axis.set_minor_formatter):
         formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in digits else "")
 

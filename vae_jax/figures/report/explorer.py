@@ -1,5 +1,6 @@
 """The trained models and the images that the page's explorer works on, packed."""
 
+import math
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,9 +14,8 @@ from vae_jax.figures.settings import Setting
 from vae_jax.storage import npz_headers, run_directory
 
 IMAGES = 600  # test images in a page at most
-IMAGE_BYTES = 1_200_000  # of all of them together
+IMAGE_BYTES = 400_000  # of all of them together, as base64
 MODELS = 40  # in a page at most
-WEIGHTS = 3_500_000  # of all of them together
 
 
 def chosen(workdir: pathlib.Path) -> list[int]:
@@ -39,23 +39,28 @@ def _spread(count: int, most: int) -> list[int]:
     return sorted({round(at) for at in np.linspace(0, count - 1, min(count, most))}) if count else []
 
 
-def pack(workdir: pathlib.Path, described: Mapping[str, Any]) -> dict[str, Any] | None:
+def pack(workdir: pathlib.Path, described: Mapping[str, Any], room: float = math.inf) -> dict[str, Any] | None:
     """Models, images and codes for the page; None where there is nothing to explore.
 
     Args:
       workdir: of the study.
       described: what `page.write` takes.
+      room: bytes that they may take; two models may take more.
     """
     directory = Directory(workdir)
     by_run = {model["run"]: model for model in described.get("models", ())}
     pairs = [(setting, by_run[row["run"]]) for setting in directory.trained for row in setting.rows if row["run"] in by_run]
     pairs.sort(key=lambda pair: _place(directory, pair[0]))
-    kept = _fitting([model for _, model in pairs])
     images, which = _images(described)
-    if not kept or images is None:
+    if not pairs or images is None:
         return None
-    store = packing.Store(sum(packing.count(pairs[at][1]) for at in kept) <= packing.PRECISE)
+    stored = packing.images(images) | {"count": len(images), "shape": list(images.shape[1:])}
+    networks = [packing.digest(*_kernels(model)) for _, model in pairs]
+    sizes = [packing.count(model) for _, model in pairs]
+    kept = _fitting(networks, sizes, len(which), [model["latents"] for _, model in pairs], room - len(stored["data"]))
+    store = packing.Store(_weights(kept, networks, sizes) <= packing.PRECISE)
     numbers = {id(setting): at for at, setting in enumerate(directory.settings)}
+    told = list(dict.fromkeys(networks[at] for at in kept if "log_beta" in pairs[at][1]))
     models = []
     for at in kept:
         setting, model = pairs[at]
@@ -63,6 +68,7 @@ def pack(workdir: pathlib.Path, described: Mapping[str, Any]) -> dict[str, Any] 
             "setting": numbers[id(setting)],
             "group": _group(directory, setting),
             "beta": packing.number(directory.value(setting, "objective.beta")),
+            **({"network": told.index(networks[at]), "called": _called(setting)} if networks[at] in told else {}),
             **_codes(workdir, model, which),
         }
         models.append(store.tree(model | about))
@@ -73,16 +79,35 @@ def pack(workdir: pathlib.Path, described: Mapping[str, Any]) -> dict[str, Any] 
         "arrays": store.arrays,
         "precise": store.precise,
         "left_out": len(directory.trained) - len({model["setting"] for model in models}),
-        "images": packing.images(images) | {"count": len(images), "shape": list(images.shape[1:])},
+        "images": stored,
         **_about_images(described, which),
     }
 
 
-def _fitting(models: Sequence[Mapping]) -> list[int]:
-    """As many of the models as fit into a page, spread evenly; at least two."""
-    counts = [packing.count(model) for model in models]
-    room = int(WEIGHTS / max(max(counts, default=1), 1))
-    return _spread(len(models), min(max(room, 2), MODELS))
+def _kernels(model: Mapping) -> list[np.ndarray]:
+    """What tells one network from another: models with equal ones are one network, told a beta each."""
+    return [layer["kernel"] for layer in (*model["encoder"], *model["decoder"])]
+
+
+def _called(setting: Setting) -> str:
+    """The setting's label without its beta."""
+    return ", ".join(part for part in setting.label.split(", ") if not part.startswith("beta "))
+
+
+def _weights(kept: Sequence[int], networks: Sequence[str], sizes: Sequence[int]) -> int:
+    """Numbers of the models at these places, each network once."""
+    return sum({networks[at]: sizes[at] for at in kept}.values())
+
+
+def _fitting(networks: Sequence[str], sizes: Sequence[int], images: int, latents: Sequence[int], room: float) -> list[int]:
+    """The models that fit into so many bytes, spread evenly; at least two."""
+    for count in range(min(len(sizes), MODELS), 2, -1):
+        kept = _spread(len(sizes), count)
+        weights = _weights(kept, networks, sizes)
+        codes = sum(2 * latents[at] * images for at in kept)
+        if packing.TEXT * (weights + codes) * (4 if weights <= packing.PRECISE else 2) <= room:
+            return kept
+    return _spread(len(sizes), min(len(sizes), 2))
 
 
 def _group(directory: Directory, setting: Setting) -> str:
@@ -96,7 +121,8 @@ def _images(described: Mapping) -> tuple[np.ndarray | None, np.ndarray]:
     images = described.get("images")
     if images is None or not len(images):
         return None, np.array([], int)
-    room = max(int(IMAGE_BYTES / max(images[0].size, 1)), 16)
+    size = images[0].size * (1 if packing.levels(images[:: -(-len(images) // IMAGES)]) else 4)
+    room = max(int(IMAGE_BYTES / packing.TEXT / max(size, 1)), 16)
     which = np.array(_spread(len(images), min(IMAGES, room)))
     return np.asarray(images[which], np.float32), which
 

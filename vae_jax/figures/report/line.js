@@ -24,7 +24,7 @@ const Line = (() => {
   }
 
   function build(section, explorer) {
-    const { images, models, codes } = explorer;
+    const { images, models, code } = explorer;
     const state = { ends: different(images), next: 0, rows: [] };
     const lines = el("div", { class: "lines" });
     const ends = ["Left end", "Right end"].map((text, side) => el("button", { type: "button", onclick: () => { state.next = side; render(); } }, text));
@@ -55,8 +55,8 @@ const Line = (() => {
       const mixed = (left, right, t) => Float32Array.from(left, (value, i) => value + t * (right[i] - value));
       const steps = Array.from({ length: STEPS }, (_, k) => k / (STEPS - 1));
       state.rows = explorer.both().map((i) => {
-        const { mean } = codes(i);
-        return steps.map((t) => models[i].decode(mean[a].map((value, d) => value + t * (mean[b][d] - value))));
+        const [from, to] = [a, b].map((image) => code(i, image).mean);
+        return steps.map((t) => models[i].decode(from.map((value, d) => value + t * (to[d] - value))));
       });
       const pixels = steps.map((t) => mixed(images.pixels(a), images.pixels(b), t));
       [first, second].forEach((show, k) => {

@@ -28,14 +28,13 @@ const report = (() => {
       const { cells, setting } = study.rows[row], run = parsed(cells[0]);
       const lines = study.columns.map(({ key, help }, i) => (cells[i] === null ? null : el("tr", {}, el("th", { scope: "row", "data-help": help || null }, key), el("td", { class: "num" }, format(parsed(cells[i]), 6)))));
       const model = explorer?.models.findIndex((each) => each.run === run) ?? -1;
-      const other = explorer && model < 0 ? explorer.models.findIndex((each, i) => study.explorer.models[i].setting === setting) : -1;
+      const other = explorer && model < 0 ? study.explorer.models.findIndex((each) => each.setting === setting) : -1;
       const found = model >= 0 ? model : other;
       const explore = found < 0 ? null : el("button", {
         type: "button",
         onclick: () => {
           Page.close();
-          explorer.choose({ group: explorer.models[found].group });
-          explorer.choose({ right: found });
+          explorer.show(found);
           at("explore").scrollIntoView();
         },
       }, model >= 0 ? "Explore this model" : `Explore run ${explorer.models[found].run}, of the same setting`);

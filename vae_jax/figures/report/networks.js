@@ -105,9 +105,22 @@ const Networks = (() => {
 
   const LAYERS = { dense: (x, layer) => dense(x, layer.kernel, layer.bias), conv, conv_transpose: convTranspose };
 
+  // What a gate does to each channel (the last axis) at a beta: x * scale + move.
+  function tell(gate, logBeta) {
+    const hidden = Array.from(gate.slope, (slope, i) => Math.tanh(logBeta * slope + gate.offset[i]));
+    gate.scale = dense(hidden, gate.gain).map((value) => 1 + Math.tanh(value));
+    gate.move = dense(hidden, gate.shift);
+  }
+
+  function pass({ scale, move }, x) {
+    for (let i = 0; i < x.length; i++) x[i] = x[i] * scale[i % scale.length] + move[i % scale.length];
+    return x;
+  }
+
   function through(layers, x) {
     for (const layer of layers) {
       x = LAYERS[layer.kind](x, layer);
+      if (layer.gate) pass(layer.gate, x);
       if (layer.activation) {
         const activation = ACTIVATIONS[layer.activation];
         for (let i = 0; i < x.length; i++) x[i] = activation(x[i]);
@@ -259,9 +272,17 @@ const Networks = (() => {
         if ("array" in value) return arrays(value.array);
         return Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, read(inner)]));
       };
-      for (const name of ["encoder", "decoder", "statistics", "prior"]) this[name] = read(described[name]);
+      for (const name of ["encoder", "decoder", "statistics", "prior", "log_var_gate", "latents_gate"]) this[name] = read(described[name] ?? null);
       this.pixels = this.shape.reduce((a, b) => a * b, 1);
       this.family = LIKELIHOODS[this.likelihood.kind];
+      if (this.log_beta !== undefined) this.tell(this.log_beta);
+    }
+
+    // From here on as told another beta.
+    tell(logBeta) {
+      this.log_beta = logBeta;
+      const gates = [this.log_var_gate, this.latents_gate, ...[...this.encoder, ...this.decoder].map(({ gate }) => gate)];
+      for (const gate of gates) tell(gate, logBeta);
     }
 
     // q(z | x) of flat pixels: mean and std of each latent, as the objective draws (std 0 of a deterministic code).
@@ -273,6 +294,7 @@ const Networks = (() => {
       }
       const both = through(this.encoder, x);
       const n = this.latents;
+      if (this.log_var_gate) pass(this.log_var_gate, both.subarray(n));
       return {
         mean: Array.from(both.subarray(0, n)),
         std: Array.from(both.subarray(n), (logVar) => this.noise_scale * Math.exp(0.5 * logVar)),
@@ -282,7 +304,8 @@ const Networks = (() => {
 
     // p(x | z): the parameter of each pixel, and log sigma where the likelihood has one.
     output(z) {
-      let found = through(this.decoder, Float64Array.from(z));
+      z = Float64Array.from(z);
+      let found = through(this.decoder, this.latents_gate ? pass(this.latents_gate, z) : z);
       const { log_scale, log_sigma, least_log_sigma } = this.likelihood;
       let logSigma = () => log_sigma;
       if (log_scale !== undefined) {
@@ -323,12 +346,18 @@ const Networks = (() => {
       return rate ? mean.map((value, i) => rate(value, logVar[i])) : null;
     }
 
+    // log p(z) in nats; null where p is unknown.
+    logPrior(z) {
+      return PRIORS[this.prior.kind]?.(z, this.prior) ?? null;
+    }
+
     // The rate in nats: in closed form, else the estimate log q(z | x) - log p(z) of one draw; null where p is unknown.
     rate(posterior, z) {
       const each = this.ratePerLatent(posterior);
       if (each) return sum(each, (value) => value);
-      if (!PRIORS[this.prior.kind]) return null;
-      return sum(z, (value, i) => logNormal(value, posterior.mean[i], posterior.logVar[i])) - PRIORS[this.prior.kind](z, this.prior);
+      const logPrior = this.logPrior(z);
+      if (logPrior === null) return null;
+      return sum(z, (value, i) => logNormal(value, posterior.mean[i], posterior.logVar[i])) - logPrior;
     }
   }
 

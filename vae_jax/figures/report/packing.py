@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 PRECISE = 500_000  # weights that a page holds as float32; more are stored in 16 bits
+TEXT = 4 / 3  # bytes of base64 for each byte
 PICTURE_BYTES = 1_800_000  # of all pictures of a study together, as text
 
 
@@ -40,12 +41,12 @@ class Store:
     def put(self, array: np.ndarray) -> dict[str, int]:
         """{"array": number}, which the page reads back."""
         array = np.asarray(array, np.float32)
-        digest = hashlib.sha256(repr(array.shape).encode() + array.tobytes()).hexdigest()
-        if digest not in self._numbers:
-            self._numbers[digest] = len(self.arrays)
+        key = digest(array)
+        if key not in self._numbers:
+            self._numbers[key] = len(self.arrays)
             precise = self.precise or array.ndim < 2 or not np.isfinite(array).all()
             self.arrays.append({"data": float32(array)} if precise else _in_16_bits(array))
-        return {"array": self._numbers[digest]}
+        return {"array": self._numbers[key]}
 
     def tree(self, value: Any) -> Any:
         """A description with its arrays put into the store, and numbers that JSON has."""
@@ -56,6 +57,14 @@ class Store:
         if isinstance(value, np.ndarray) and value.ndim:
             return self.put(value)
         return number(value)
+
+
+def digest(*arrays: np.ndarray) -> str:
+    """Of arrays with their shapes."""
+    found = hashlib.sha256()
+    for array in arrays:
+        found.update(repr(array.shape).encode() + np.ascontiguousarray(array, np.float32).tobytes())
+    return found.hexdigest()
 
 
 def _in_16_bits(array: np.ndarray) -> dict[str, str]:
@@ -82,12 +91,19 @@ def count(value: Any) -> int:
 
 def images(pixels: np.ndarray) -> dict[str, Any]:
     """[n, *shape] as bytes where every pixel is k / levels for a level of one byte, else as float32."""
-    for levels in (1, 16, 255):
-        scaled = pixels * np.float32(levels)
+    if not (most := levels(pixels)):
+        return {"data": float32(pixels)}
+    return {"data": text(np.round(pixels * np.float32(most)).astype(np.uint8).tobytes()), "levels": most}
+
+
+def levels(pixels: np.ndarray) -> int:
+    """Of how many grey levels beside 0 the pixels are, where one byte holds them; else 0."""
+    for most in (1, 16, 255):
+        scaled = pixels * np.float32(most)
         whole = np.round(scaled)
-        if np.abs(scaled - whole).max(initial=0) < 1e-4 and whole.min(initial=0) >= 0 and whole.max(initial=0) <= levels:
-            return {"data": text(whole.astype(np.uint8).tobytes()), "levels": levels}
-    return {"data": float32(pixels)}
+        if np.abs(scaled - whole).max(initial=0) < 1e-4 and whole.min(initial=0) >= 0 and whole.max(initial=0) <= most:
+            return most
+    return 0
 
 
 def pictures(paths: list[pathlib.Path]) -> list[str]:

@@ -20,9 +20,10 @@ from vae_jax.storage import run_directory
 
 HERE = pathlib.Path(__file__).parent
 NAME = "report.html"
+BYTES = 5_000_000  # of a study: models and images are left out of a larger page, down to two models
 # In the order in which they are run: each uses those before it.
 SCRIPTS = (
-    "networks", "base", "table", "chart", "plots", "pictures", "models", "plane", "sliders", "drawing", "line", "main",
+    "networks", "base", "table", "chart", "plots", "pictures", "plane", "models", "sliders", "drawing", "line", "main",
 )  # fmt: skip
 
 
@@ -32,7 +33,8 @@ def write(workdirs: Sequence[str | os.PathLike], described: Sequence[Mapping[str
     Args:
       workdirs: of evaluated studies.
       described: for each study a dict, every entry of which may be missing:
-        `models`: dicts with `run` and what `evaluation.portable.describe` gives, plain NumPy;
+        `models`: dicts with `run` and what `evaluation.portable.describe` gives, plain NumPy; of a network that is told
+          beta also `betas`, the least and the largest that it was trained for;
         `images` [n, *shape] float32 in units of 1, `labels` [n], `factors` [n, factors], `factor_names`: the test split;
         `columns`: {column: what it means}; `main`: the columns that are shown at first;
         `fields`: {config name: {"doc", "default"}}.
@@ -42,12 +44,13 @@ def write(workdirs: Sequence[str | os.PathLike], described: Sequence[Mapping[str
     """
     folders = [pathlib.Path(workdir) for workdir in workdirs]
     studies = [content.study(folder, about) for folder, about in zip(folders, described, strict=True)]
-    for study, folder, about in zip(studies, folders, described, strict=True):
-        study["explorer"] = explorer.pack(folder, about)
+    pictures = [figures(folder) for folder in folders]
+    for study, folder, about, drawn in zip(studies, folders, described, pictures, strict=True):
+        study["explorer"] = explorer.pack(folder, about, float(BYTES - _taken(study, drawn)))
     path = folders[0] / NAME
     run_directory.record(folders[0], [NAME])
     with run_directory.atomic_write(path, encoding="utf-8") as file:
-        file.write(_render(studies, [figures(folder) for folder in folders]))
+        file.write(_render(studies, pictures))
     return path
 
 
@@ -60,6 +63,13 @@ def figures(workdir: pathlib.Path) -> list[dict[str, str]]:
                 found.append((path, name.replace("_", " "), (function.__doc__ or "").partition("\n")[0]))
     urls = packing.pictures([path for path, _, _ in found])
     return [{"name": name, "caption": caption, "url": url} for (_, name, caption), url in zip(found, urls, strict=True)]
+
+
+def _taken(study: Mapping[str, Any], drawn: Sequence[Mapping[str, str]]) -> int:
+    """Bytes of the page beside the models and images: its own files, the data, what the template writes too, figures."""
+    own = sum(path.stat().st_size for path in HERE.iterdir() if path.suffix in (".js", ".css", ".jinja"))
+    written = [study, study["config"], study["header"], study["claims"]]
+    return own + sum(len(json.dumps(each)) for each in written) + sum(len(picture["url"]) for picture in drawn)
 
 
 def _render(studies: list[dict], pictures: list[list[dict]]) -> str:

@@ -2,6 +2,7 @@
 
 const Plane = (() => {
   const { el, format, perFrame, ink } = Page;
+  const DENSITY = 81; // places along each side at which a prior's density is computed
 
   // The square that holds the codes of a model, and the prior where the objective pulls them to it.
   function boxOf(model, codes) {
@@ -33,13 +34,9 @@ const Plane = (() => {
     }
     context.lineWidth = 1;
     context.strokeStyle = ink("soft");
-    for (const radius of [1, 2, 3]) {
-      context.globalAlpha = 0.5;
-      context.setLineDash([3, 4]);
-      context.beginPath();
-      context.arc(x(0), y(0), radius * scale, 0, 2 * Math.PI);
-      if (model.prior.kind === "normal") context.stroke();
-    }
+    context.globalAlpha = 0.6;
+    context.setLineDash([3, 4]);
+    prior(context, model, box, x, y, scale);
     context.setLineDash([]);
     context.globalAlpha = faint ? 0.3 : 0.9;
     const colors = images.labels ? images.classes.map((_, label) => Pictures.classColor(label)) : [ink("accent")];
@@ -78,6 +75,53 @@ const Plane = (() => {
     }
   }
 
+  // p(z): circles at 1, 2 and 3 standard deviations of N(0, I), or lines where another p is as far below its peak.
+  function prior(context, model, box, x, y, scale) {
+    for (const radius of [1, 2, 3]) {
+      context.beginPath();
+      if (model.prior.kind === "normal") context.arc(x(0), y(0), radius * scale, 0, 2 * Math.PI);
+      else for (const [a, b] of levelLines(model, box, radius)) {
+        context.moveTo(x(a[0]), y(a[1]));
+        context.lineTo(x(b[0]), y(b[1]));
+      }
+      context.stroke();
+    }
+  }
+
+  // Line segments in the latents on which log p(z) is radius^2 / 2 below its largest value in the box; [] where p is unknown.
+  function levelLines(model, box, radius) {
+    const key = `${box.center} ${box.half}`;
+    if (model.density?.key !== key) model.density = { key, ...densityOver(model, box) };
+    const { at, values, most } = model.density, level = most - radius ** 2 / 2;
+    model.density[radius] ??= segments(at, values, level);
+    return model.density[radius];
+  }
+
+  function densityOver(model, box) {
+    const at = [0, 1].map((d) => Array.from({ length: DENSITY }, (_, k) => box.center[d] + (2 * k / (DENSITY - 1) - 1) * box.half));
+    if (model.logPrior([0, 0]) === null) return { at, values: [], most: 0 };
+    const values = at[1].map((b) => at[0].map((a) => model.logPrior([a, b])));
+    return { at, values, most: Math.max(...values.flat()) };
+  }
+
+  // Where values [rows, columns] over a grid pass a level: a straight line across each of the two triangles of a cell.
+  function segments([across, up], values, level) {
+    const found = [];
+    const crossing = ([i, j], [k, l]) => {
+      const share = (level - values[i][j]) / (values[k][l] - values[i][j]);
+      return [across[j] + share * (across[l] - across[j]), up[i] + share * (up[k] - up[i])];
+    };
+    for (let i = 0; i + 1 < values.length; i++) {
+      for (let j = 0; j + 1 < values[i].length; j++) {
+        for (const corners of [[[i, j], [i, j + 1], [i + 1, j + 1]], [[i, j], [i + 1, j], [i + 1, j + 1]]]) {
+          const ends = corners.map((corner, n) => [corner, corners[(n + 1) % 3]]).filter(([[a, b], [c, d]]) => values[a][b] > level !== values[c][d] > level);
+          if (ends.length === 2) found.push(ends.map(([a, b]) => crossing(a, b)));
+        }
+      }
+    }
+    return found;
+  }
+
   // The name of each class at the median of its codes.
   function names(context, codes, images, x, y) {
     if (images.classes.length > 12) return;
@@ -107,9 +151,9 @@ const Plane = (() => {
   }
 
   function build(section, explorer) {
-    const { images, models, codes } = explorer;
+    const { images, models, code: codeOf, codes } = explorer;
     const card = el("div", { class: "card plane" }, el("h3", {}, "The latent plane"),
-      el("p", { class: "note" }, "Dots are codes of test images, coloured by class; dashed circles are 1, 2 and 3 standard deviations of the prior. Move over a plane, or use the arrow keys: the decoder draws what lies there."));
+      el("p", { class: "note" }, "Dots are codes of test images, coloured by class; dashed lines are the prior: 1, 2 and 3 standard deviations of N(0, I), or where another density is as far below its peak. Move over a plane, or use the arrow keys: the decoder draws what lies there."));
     const state = { at: [0.5, 0.5], shared: false, tiles: false };
     const check = (text, key, checked) => el("label", {}, el("input", { type: "checkbox", checked, onchange: (event) => { state[key] = event.target.checked; redraw(); } }), text);
     const panes = [pane(), pane()];
@@ -156,22 +200,23 @@ const Plane = (() => {
         const distance = (mean[0] - view.z[0]) ** 2 + (mean[1] - view.z[1]) ** 2;
         if (distance < least) [near, least] = [k, distance];
       });
-      const key = `${i} ${box.center} ${box.half}`;
+      const key = `${i} ${model.log_beta ?? ""} ${box.center} ${box.half}`;
       if (state.tiles && view.tiles?.key !== key) view.tiles = { key, canvas: decodedOver(model, images, box) };
+      const posterior = codeOf(i, near);
       view.title.replaceChildren(Page.chip(model.color), model.label);
       draw(view.canvas, model, code, images, box, {
         point: view.z, tiles: state.tiles ? view.tiles.canvas : null,
-        ellipses: [{ mean: code.mean[near], std: code.std[near], color: model.color }],
+        ellipses: [{ ...posterior, color: model.color }],
       });
       view.decoded = model.decode(view.z);
       Pictures.paint(view.here.canvas, view.decoded, images.shape, images.range);
-      if (view.shown !== `${i} ${near}`) {
-        view.shown = `${i} ${near}`;
+      if (view.shown !== `${i} ${model.log_beta ?? ""} ${near}`) {
+        view.shown = `${i} ${model.log_beta ?? ""} ${near}`;
         Pictures.paint(view.nearest.canvas, images.pixels(near), images.shape, images.range);
-        Pictures.paint(view.again.canvas, model.decode(code.mean[near]), images.shape, images.range);
+        Pictures.paint(view.again.canvas, model.decode(posterior.mean), images.shape, images.range);
       }
       const pair = (values) => values.map((value) => format(value, 3)).join(", ");
-      view.said.textContent = `z = (${pair(view.z)}). Nearest: ${images.name(near)}, posterior mean (${pair(code.mean[near])}), std ${model.noise_scale ? `(${pair(code.std[near])})` : "0"}`;
+      view.said.textContent = `z = (${pair(view.z)}). Nearest: ${images.name(near)}, posterior mean (${pair(posterior.mean)}), std ${model.noise_scale ? `(${pair(posterior.std)})` : "0"}`;
     }
 
     function render() {
@@ -191,5 +236,5 @@ const Plane = (() => {
     return { state, panes, render };
   }
 
-  return { boxOf, build, draw };
+  return { boxOf, build, draw, levelLines };
 })();

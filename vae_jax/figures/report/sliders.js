@@ -5,17 +5,17 @@ const Sliders = (() => {
   const SHOWN = 10, STEPS = 9;
 
   function build(section, explorer) {
-    const { images, codes } = explorer;
+    const { images, code, codes } = explorer;
     const card = el("div", { class: "card sliders" }, el("h3", {}, "Latents one by one"),
       el("p", { class: "note" }, "Sorted by rate, the nats that a latent carries on average. Begin from the prior's middle or a test image, move one latent, and see what changes."));
     const rows = el("div"), picture = Pictures.thumb("", true), strip = el("div", { class: "strip" }), said = el("p", { class: "hint" });
-    const state = { z: [], latent: null, image: null, every: false };
+    const state = { z: [], latent: null, image: null, every: false, of: null, isMoved: false };
     const more = el("button", { type: "button", onclick: () => { state.every = !state.every; fill(); } });
     const origin = el("button", { type: "button", onclick: () => begin(null) }, "The middle");
     const random = el("button", { type: "button", onclick: () => {
       const draw = Networks.normals((Math.random() * 2 ** 32) >>> 0);
       state.image = null;
-      state.z = model().noise_scale && model().role === "both" ? state.z.map(() => draw()) : [...codes(explorer.state.right).mean[Math.floor(Math.random() * images.count)]];
+      state.z = model().noise_scale && model().role === "both" ? state.z.map(() => draw()) : [...code(explorer.state.right, Math.floor(Math.random() * images.count)).mean];
       fill();
     } }, "A random point");
     const gallery = Pictures.gallery(images, (i) => begin(i), "Begin from a test image");
@@ -42,7 +42,9 @@ const Sliders = (() => {
         const [low, high] = reach(d);
         return (low + high) / 2;
       });
-      state.z = image === null ? middle : [...codes(explorer.state.right).mean[image]];
+      state.z = image === null ? middle : [...code(explorer.state.right, image).mean];
+      state.of = explorer.state.right;
+      state.isMoved = false;
       fill();
     }
 
@@ -59,6 +61,7 @@ const Sliders = (() => {
           state.z[d] = Number(range.value);
           value.textContent = format(state.z[d], 3);
           state.latent = d;
+          state.isMoved = true;
           redraw();
         } });
         range.value = state.z[d];
@@ -99,9 +102,12 @@ const Sliders = (() => {
     const current = () => model().label;
 
     const redraw = perFrame(card, render);
+    // Another model begins anew; the same network at another beta keeps the point, unless that is the code of an image.
+    const isKept = () => state.of === explorer.state.right && (state.isMoved || state.image === null);
+    const follow = perFrame(card, () => (isKept() ? fill() : begin(state.image)));
     explorer.listen(() => {
       card.hidden = model().latents === 2;
-      if (!card.hidden) begin(state.image);
+      if (!card.hidden) follow();
     });
     card.hidden = model().latents === 2;
     if (!card.hidden) begin(0);
