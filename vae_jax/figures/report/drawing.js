@@ -26,7 +26,7 @@ const Drawing = (() => {
       const surface = el("div", { class: "thumb small-plane" }, el("div", { class: "surface" }, plane), "posterior and z");
       const title = el("h4"), numbers = el("table", { class: "noise" }), costs = el("div", { class: "costs" });
       const mean = Pictures.thumb("at the mean"), drawn = Pictures.thumb("at z");
-      const node = el("div", { class: "pane" }, title, el("div", { class: "thumbs" }, mean.node, drawn.node, surface), costs, numbers);
+      const node = el("div", { class: "pane" }, title, el("div", { class: "thumbs" }, mean.node, drawn.node, surface), costs, el("div", { class: "scroll" }, numbers));
       return { node, plane, surface, title, numbers, costs, mean, drawn };
     }
 

@@ -165,7 +165,7 @@ const Plane = (() => {
     function pane() {
       const canvas = el("canvas", { tabindex: "0", role: "img", "aria-label": "Plane of the two latents; arrow keys move the point" });
       const title = el("h4"), said = el("p", { class: "said-here", "aria-live": "off" });
-      const here = Pictures.thumb("decoded here", true), nearest = Pictures.thumb("nearest test image"), again = Pictures.thumb("recon\u00adstructed");
+      const here = Pictures.thumb("decoded here", true), nearest = Pictures.thumb("nearest test image"), again = Pictures.thumb("decoded again");
       const move = (event) => {
         if (event.type === "pointermove" && event.pointerType !== "mouse" && !event.buttons) return;
         const frame = canvas.getBoundingClientRect();

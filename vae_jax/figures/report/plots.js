@@ -45,8 +45,10 @@ const Plots = (() => {
     function draw() {
       const rows = study.rows.map((row, number) => ({ row, number, x: parsed(row.cells[column[`${prefix}rate`]]), y: parsed(row.cells[column[`${prefix}distortion`]]) }))
         .filter(({ row, x, y }) => row.setting !== null && x !== null && Number.isFinite(y) && !hidden.has(row.setting));
-      const x = { label: "rate (nats per image)", range: Chart.range(rows.map((point) => point.x)) };
-      const y = { label: "distortion (nats per image)", range: Chart.range(rows.map((point) => point.y)) };
+      // In view is what has both terms, where there is some: without KL a rate is many times larger, and stands at the edge.
+      const both = rows.filter(({ row }) => study.settings[row.setting].role === "both"), seen = both.length > 1 ? both : rows;
+      const x = { label: "rate (nats per image)", range: Chart.range(seen.map((point) => point.x)) };
+      const y = { label: "distortion (nats per image)", range: Chart.range([...seen, ...rows.filter((point) => !Number.isFinite(point.x))].map((point) => point.y)) };
       x.range[0] = Math.min(x.range[0], 0) < 0 ? -0.02 * x.range[1] : x.range[0];
       const color = (row) => study.settings[row.setting].color;
       const means = (at) => {
@@ -74,7 +76,7 @@ const Plots = (() => {
     }
     const chosen = select("Of the", splits.map(([, name]) => name), 0, (at) => { prefix = splits[at][0]; draw(); });
     const node = el("div", { class: "plot" }, el("div", { class: "bar" }, el("h3", {}, "Rate and distortion"), splits.length > 1 ? chosen.label : null), host,
-      el("p", { class: "hint" }, "Dotted: equal elbo. Dashed: an infinite rate, of a deterministic code."));
+      el("p", { class: "hint" }, "Dotted: equal elbo. Dashed: an infinite rate, of a deterministic code. What lies out of view stands at the edge."));
     return { node, draw };
   }
 
