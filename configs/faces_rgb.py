@@ -1,6 +1,8 @@
 """The five models on drawn faces in colour at 64x64: what configs/celeba.py does, on data that needs no download.
 
-python -m experiments.train --config=configs/faces_rgb.py
+    python -m experiments.train --config=configs/faces_rgb.py
+
+2,000 faces, ten latents, fewer channels, 12 epochs of 62 steps, 6 runs in one program. Numbers are in docs/results.md.
 """
 
 from configs import celeba
@@ -16,8 +18,10 @@ def get_config():
     config.model.hidden = (16, 32, 64, 64, 128)
     config.model.latents = 10
     config.optimizer.learning_rate = 2e-3
-    config.train.batch_size = 64
-    config.train.epochs = 10
+    config.train.batch_size = 32
+    config.train.epochs = 12
+    config.eval.samples = 4
+    config.eval.decoded = 0  # distances to true faces say more, and cost less
     return config
 
 

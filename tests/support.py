@@ -12,12 +12,15 @@ import time
 from typing import NamedTuple
 
 import jax
+import numpy as np
 from jax.experimental.compilation_cache import compilation_cache
 
 from configs import base
 from vae_jax.evaluation import config as evaluation
 from vae_jax.models.vae import ModelSpec
 from vae_jax.storage import run_directory
+from vae_jax.training.state import RunSpec, TrainState
+from vae_jax.training.step import Program
 
 ROOT = pathlib.Path(__file__).parents[1]
 COLLECTIVES = re.compile(r"all-reduce|all-gather|all-to-all|collective-permute|collective-broadcast|reduce-scatter")
@@ -36,6 +39,15 @@ def small_model(**fields) -> ModelSpec:
     """One hidden layer of 4, two latents, images of 2x3 pixels as they are, under a Gaussian of fixed sigma."""
     settings = {"shape": (2, 3, 1), "hidden": (4,), "likelihood": "gaussian", "sigma": "fixed", "normalize": "none"}
     return ModelSpec(**settings | fields)
+
+
+def random_state(spec: RunSpec, hyperparams, statistics: dict) -> TrainState:
+    """A state before the first step, with random numbers for parameters: compiling `init` would cost as much as a step."""
+    shapes = jax.eval_shape(Program(spec).init, hyperparams, statistics)
+    generator = np.random.default_rng(0)
+    params = jax.tree.map(lambda leaf: generator.normal(0, 0.05, leaf.shape).astype(leaf.dtype), shapes.params)
+    zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+    return zeros.replace(params=params, statistics=statistics, diverged_at=np.int32(-1))
 
 
 # Of a study whose evaluation is not looked at.

@@ -7,10 +7,11 @@ import pathlib
 import jax
 import numpy as np
 import pytest
+from support import random_state
 
 from vae_jax.data.dataset import Dataset, ImageSpec, Split, load
 from vae_jax.study import grid, planning, study
-from vae_jax.training.state import RunSpec, TrainState
+from vae_jax.training.state import RunSpec
 from vae_jax.training.step import Program
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -50,15 +51,6 @@ def noise(size: int, channels: int) -> Dataset:
 @functools.cache
 def step(spec: RunSpec):
     return jax.jit(Program(spec).step)
-
-
-def random_state(spec: RunSpec, hyperparams, statistics: dict) -> TrainState:
-    """A state before the first step, with random numbers for parameters: compiling `init` would cost as much as a step."""
-    shapes = jax.eval_shape(Program(spec).init, hyperparams, statistics)
-    generator = np.random.default_rng(0)
-    params = jax.tree.map(lambda leaf: generator.normal(0, 0.05, leaf.shape).astype(leaf.dtype), shapes.params)
-    zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
-    return zeros.replace(params=params, statistics=statistics, diverged_at=np.int32(-1))
 
 
 def differ(before, after) -> bool:

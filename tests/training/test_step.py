@@ -296,6 +296,7 @@ SHARED_KINDS = {
     "weighted": {},
     "importance": {"objective__kind": "importance", "objective__importance_samples": 3},
     "optimal sigma": {"model": dataclasses.replace(MODEL, likelihood="gaussian", sigma="optimal")},
+    "convolutions": {"model": dataclasses.replace(MODEL, encoder="conv", decoder="resnet", hidden=(2, 4))},
     "mmd": {"objective__kind": "mmd", "model": dataclasses.replace(MODEL, prior="mixture", prior_components=3)},
 }
 
