@@ -78,6 +78,13 @@ def assert_same_numbers(ours, theirs):
         assert all(arrays[0][key].tobytes() == arrays[1][key].tobytes() for key in arrays[0])
 
 
+def signed(workdir: pathlib.Path) -> list[dict]:
+    """What the last checkpoint of each group signs: the digest of all parameters, and the length of metrics.jsonl."""
+    groups = sorted((workdir / "checkpoints").iterdir())
+    last = [max(group.iterdir(), key=lambda path: int(path.name)) for group in groups]
+    return [json.loads((path / "_CHECKPOINT_METADATA").read_text())["custom_metadata"] for path in last]
+
+
 def replica_groups(text: str) -> list[set[int]]:
     """Who speaks to whom in a compiled program: the groups of devices of every collective."""
     found = []

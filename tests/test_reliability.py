@@ -1,6 +1,5 @@
 """Nothing lost: processes that are killed, stopped or starved of disk, bad directories, and what is in them then."""
 
-import json
 import os
 import pathlib
 import random
@@ -12,7 +11,7 @@ import time
 
 import numpy as np
 import pytest
-from support import ROOT, SMALL, Forks, wait_for
+from support import ROOT, SMALL, Forks, signed, wait_for
 
 from experiments import command_line
 from vae_jax.core import errors
@@ -49,13 +48,6 @@ def whole(forks, tmp_path_factory):
     start = time.monotonic()
     assert forks.run("train", arguments(folder / "whole", SEEDS)).code == 0
     return folder / "whole", time.monotonic() - start
-
-
-def signed(workdir: pathlib.Path) -> list[dict]:
-    """What the last checkpoint of each group signs: the digest of all parameters, and the length of metrics.jsonl."""
-    groups = sorted((workdir / "checkpoints").iterdir())
-    last = [max(group.iterdir(), key=lambda path: int(path.name)) for group in groups]
-    return [json.loads((path / "_CHECKPOINT_METADATA").read_text())["custom_metadata"] for path in last]
 
 
 def assert_same(ours: pathlib.Path, theirs: pathlib.Path) -> None:

@@ -42,7 +42,7 @@ def test_an_unknown_name(tmp_path, no_network):
     message = str(caught.value)
     assert "\n" not in message
     assert "data.name='mnits' is not known (did you mean mnist" in message
-    assert "known are digits, faces, sprites, npz, folder, and the image sets of TFDS" in message
+    assert "known are digits, faces, sprites, npy, npz, folder, and the image sets of TFDS" in message
     assert message.endswith(f"prepared in {tmp_path}: mine")
 
 

@@ -8,6 +8,8 @@ import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
+
 from vae_jax.api import trained
 from vae_jax.core import errors
 from vae_jax.data.dataset import Dataset
@@ -45,12 +47,14 @@ def describe(workdir: pathlib.Path, load: Load) -> dict[str, Any]:
         "main": [name for name in metrics.decimals() if name in metrics.columns()],
     }
     source: Mapping | None = None
+    images = 0
     for run in explorer.chosen(workdir):
         if not trained_models.path(workdir, run).is_file():
             continue
         model = trained.load(workdir, run=run)
         data = {key.removeprefix("data."): value for key, value in model.config.items() if key.startswith("data.")}
-        source = data if source is None else source
+        if source is None:
+            source, images = data, model.config.get("eval.images", 0)
         # Where the likelihood has no shared sigma the card has none.
         sigma, noise_scale = model.card["sigma"] or 1.0, model.card["noise_scale"]
         described = portable.describe(model.spec, model.variables, sigma, noise_scale)
@@ -59,7 +63,7 @@ def describe(workdir: pathlib.Path, load: Load) -> dict[str, Any]:
             found["models"].append({"run": run, "betas": ends, **described})
     if source is None:
         return found
-    return found | _images(workdir, source, found["models"], load)
+    return found | _images(workdir, source, images, found["models"], load)
 
 
 def _told(column: metrics.Column) -> str:
@@ -69,14 +73,30 @@ def _told(column: metrics.Column) -> str:
     return f"{doc}{unit}." + (f" {column.better.capitalize()} is better." if column.better else "")
 
 
-def _images(workdir: pathlib.Path, source: Mapping[str, Any], models: list[dict], load: Load) -> dict[str, Any]:
-    """The test split; where the data are not there any more, the few images that evaluation kept."""
+def _images(workdir: pathlib.Path, source: Mapping[str, Any], images: int, models: list[dict], load: Load) -> dict[str, Any]:
+    """The test split as it was evaluated; where the data are not there any more, the few images that evaluation kept."""
     try:
         loaded = load(planning.source_key({key: FIELDS[f"data.{key}"].typed(value) for key, value in source.items()}))
+        loaded = loaded.evaluated(images)
     except (errors.UserError, OSError):
         path = run_directory.arrays_path(workdir, models[0]["run"]) if models else workdir
         arrays = npz_headers.read(path, str(path), {"images"}) if path.is_file() else {}
         return {"images": arrays.get("images")}
     test = loaded.splits["test"]
     names = [factor.name for factor in loaded.factors]
-    return {"images": loaded.images("test"), "labels": test.labels, "factors": test.factors, "factor_names": names}
+    found = _Images(loaded) if loaded.is_streamed else loaded.images("test")
+    return {"images": found, "labels": test.labels, "factors": test.factors, "factor_names": names}
+
+
+class _Images:
+    """The test images of data on a disk, read where they are asked for by their numbers."""
+
+    def __init__(self, dataset: Dataset):
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset.splits["test"])
+
+    def __getitem__(self, rows: int | np.ndarray) -> np.ndarray:
+        found = self.dataset.chosen("test", np.atleast_1d(rows))
+        return found if isinstance(rows, np.ndarray) else found[0]

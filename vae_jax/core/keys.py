@@ -32,6 +32,7 @@ class DataStream(enum.IntEnum):
     VALID = 101
     TEST = 102
     SAMPLE = 103  # training images that are measured before the first step
+    ORDER = 104  # permutation of an epoch, where all runs have one order
     FACES = 200  # the factors of drawn faces
 
 

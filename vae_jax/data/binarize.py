@@ -38,22 +38,29 @@ def prepare(pixels: Num[Array, "batch *shape"], spec: ImageSpec, key: Key[Array,
 
 def binarized(split: Split, levels: int, how: str, key: Key[Array, ""]) -> Split:
     """`split` with bits for pixels: "threshold" at one half, or "static", x ~ Bernoulli(pixel); "dynamic" draws later."""
+    pixels, bits = split.pixels, split.pixels
     if how == "threshold":
-        bits = split.pixels >= levels / 2
+        bits = _thresholded(pixels, levels) if isinstance(pixels, np.ndarray) else pixels.then(_thresholded, levels)
     elif how == "static":
-        bits = draw_bits(key, split.pixels, levels)
-    else:
-        return split
-    return dataclasses.replace(split, pixels=(bits * levels).astype(split.pixels.dtype))
+        assert isinstance(pixels, np.ndarray)  # see `DataConfig.streams`
+        bits = (draw_bits(key, pixels, levels) * levels).astype(pixels.dtype)
+    return dataclasses.replace(split, pixels=bits)
+
+
+def _thresholded(pixels: np.ndarray, levels: int) -> np.ndarray:
+    """Bits, as the smallest and the largest stored value."""
+    return ((pixels >= levels / 2) * levels).astype(pixels.dtype)
 
 
 def draw_bits(key: Key[Array, ""], pixels: np.ndarray, levels: int) -> np.ndarray:
     """x ~ Bernoulli(pixel) as bytes, in blocks of rows so that 60,000 images do not need their size in floats."""
-    blocks = []
-    for start in range(0, len(pixels), BLOCK):
-        x = to_unit(pixels[start : start + BLOCK], levels)
-        blocks.append(np.asarray(jax.jit(_bits)(keys.at(key, start), x)).astype(np.uint8))
-    return np.concatenate(blocks)
+    starts = range(0, len(pixels), BLOCK)
+    return np.concatenate([bits_of_block(key, start, pixels[start : start + BLOCK], levels) for start in starts])
+
+
+def bits_of_block(key: Key[Array, ""], start: int, pixels: np.ndarray, levels: int) -> np.ndarray:
+    """The same for the block that begins at row `start`; the bits of a row do not depend on the other rows."""
+    return np.asarray(jax.jit(_bits)(keys.at(key, start), to_unit(pixels, levels))).astype(np.uint8)
 
 
 def _bits(key: Key[Array, ""], x: Float[Array, "batch *shape"]) -> Float[Array, "batch *shape"]:

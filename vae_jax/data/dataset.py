@@ -9,17 +9,21 @@ import dataclasses
 import functools
 import hashlib
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
+from jaxtyping import Array, Key
 
 from vae_jax.core import errors, keys, schema
 from vae_jax.core.registry import Registry
-from vae_jax.data import digits, folder, npz, rendered, tfds
-from vae_jax.data.binarize import BLOCK, ImageSpec, binarized, draw_bits, prepare, to_unit
+from vae_jax.data import digits, folder, npy, npz, rendered, stored, tfds
+from vae_jax.data.binarize import BLOCK, ImageSpec, binarized, bits_of_block, draw_bits, prepare, to_unit
 from vae_jax.data.labels import labelled
 from vae_jax.data.shapes import Factor
 from vae_jax.data.source import SPLITS, DataConfig, Loaded, Source, Split
 from vae_jax.data.split import divided
+from vae_jax.data.stored import Stored
+from vae_jax.system.progress import counted, say
 
 __all__ = [
     "DATASETS", "SPLITS", "DataConfig", "Dataset", "ImageSpec", "Loaded", "Source", "Split", "batches", "load", "prepare",
@@ -32,6 +36,7 @@ DATASETS: Registry[Source] = Registry(
         "digits": Source(digits.load),
         "faces": Source(rendered.load_faces, ("size", "channels", "count", "gap", "label")),
         "sprites": Source(rendered.load_sprites, ("size", "label")),
+        "npy": Source(npy.load, ("path", "test_path")),
         "npz": Source(npz.load, ("path", "label")),
         "folder": Source(folder.load, ("path", "size", "channels")),
     },
@@ -41,6 +46,8 @@ TEST_FRACTION = 0.2  # of a data set that has no test split
 # Whitening leaves out axes whose std is a smaller part of the largest. On MNIST, whose axes of smaller std are a few images
 # each, test images then lie no further out than training images do.
 UNSPANNED = 1e-3
+EVALUATED = 50_000  # images of a split that are evaluated, where they are read from a disk and the config does not say
+STREAMED = "rows "  # heads a digest that is of some rows only
 
 
 def source_of(name: str) -> Source:
@@ -61,6 +68,7 @@ class Dataset:
 
     `source` says what was found where it was looked for, as `Loaded.description` does; `factors` what each column of
     `Split.factors` means; `renderer` maps factors [n, factors] to images in [0, 1], where the data can be drawn.
+    `has_one_order` says whether all runs that are trained on it see its images in one order.
     """
 
     splits: dict[str, Split]
@@ -69,6 +77,7 @@ class Dataset:
     source: dict[str, str] = dataclasses.field(default_factory=dict)
     factors: tuple[Factor, ...] = ()
     renderer: Callable | None = None
+    has_one_order: bool = False
     _statistics: dict[str, dict] = dataclasses.field(default_factory=dict, init=False, repr=False)
     _bits: dict[str, np.ndarray] = dataclasses.field(default_factory=dict, init=False, repr=False)
 
@@ -77,34 +86,68 @@ class Dataset:
         return np.concatenate(list(self.blocks(split)))
 
     def blocks(self, split: str) -> Iterator[np.ndarray]:
-        """`images(split)`, some thousands at a time."""
-        pixels, levels = self._stored(split)
+        """`images(split)`, at most some thousands at a time."""
+        pixels, levels = self.splits[split].pixels, self.spec.levels
+        if not self.spec.dynamic:
+            yield from (to_unit(block, levels) for block in stored.blocks(pixels))
+            return
+        if not isinstance(pixels, Stored):
+            yield from (to_unit(block, 1) for block in stored.blocks(self._drawn(split)))
+            return
         for start in range(0, len(pixels), BLOCK):
-            yield to_unit(pixels[start : start + BLOCK], levels)
+            yield to_unit(bits_of_block(self._key(split), start, pixels[start : start + BLOCK], levels), 1)
 
     def chosen(self, split: str, rows: np.ndarray) -> np.ndarray:
         """Some rows of `images(split)`."""
-        pixels, levels = self._stored(split)
-        return to_unit(pixels[rows], levels)
-
-    def _stored(self, split: str) -> tuple[np.ndarray, int]:
-        """The pixels of a split with bits that stay the same, and what they are divided by."""
-        return (self._drawn(split), 1) if self.spec.dynamic else (self.splits[split].pixels, self.spec.levels)
+        pixels, levels = self.splits[split].pixels, self.spec.levels
+        if not self.spec.dynamic:
+            return to_unit(pixels[rows], levels)
+        if not isinstance(pixels, Stored):
+            return to_unit(self._drawn(split)[rows], 1)
+        found = pixels[rows]
+        # The bits of a row are drawn with those of its block, whose other pixels need not be read for that.
+        for start in np.unique(rows // BLOCK * BLOCK):
+            (members,) = np.nonzero(rows // BLOCK * BLOCK == start)
+            block = np.zeros((min(BLOCK, len(pixels) - start), *found.shape[1:]), found.dtype)
+            block[rows[members] - start] = found[members]
+            found[members] = bits_of_block(self._key(split), int(start), block, levels)[rows[members] - start]
+        return to_unit(found, 1)
 
     def sample(self, count: int) -> np.ndarray:
         """[count, *shape] float32 in [0, 1]: training images from all over the split, which may be sorted."""
         pixels = self.splits["train"].pixels
-        pixels = pixels[np.linspace(0, len(pixels) - 1, count).astype(int)]
+        found = pixels[np.linspace(0, len(pixels) - 1, count).astype(int)]
         if self.spec.dynamic:
-            return to_unit(draw_bits(keys.stream(self.seed, keys.DataStream.SAMPLE), pixels, self.spec.levels), 1)
-        return to_unit(pixels, self.spec.levels)
+            return to_unit(draw_bits(keys.stream(self.seed, keys.DataStream.SAMPLE), found, self.spec.levels), 1)
+        return to_unit(found, self.spec.levels)
 
     def _drawn(self, split: str) -> np.ndarray:
         """The bits of a split, drawn once."""
         if split not in self._bits:
-            pixels, key = self.splits[split].pixels, keys.stream(self.seed, keys.DataStream[split.upper()])
-            self._bits[split] = draw_bits(key, pixels, self.spec.levels)
+            pixels = self.splits[split].pixels
+            assert not isinstance(pixels, Stored)
+            self._bits[split] = draw_bits(self._key(split), pixels, self.spec.levels)
         return self._bits[split]
+
+    def _key(self, split: str) -> Key[Array, ""]:
+        """Of the bits of a split that stay the same."""
+        return keys.stream(self.seed, keys.DataStream[split.upper()])
+
+    @property
+    def is_streamed(self) -> bool:
+        """Whether the pixels stay on a disk."""
+        return any(isinstance(split.pixels, Stored) for split in self.splits.values())
+
+    def evaluated(self, images: int) -> "Dataset":
+        """The data set with so many images of each split, evenly spaced; 0: all, or 50,000 where they are on a disk."""
+        most = images or (EVALUATED if self.is_streamed else 0)
+        if not most or all(len(split) <= most for split in self.splits.values()):
+            return self
+        splits = {
+            name: split.take(stored.evenly(len(split), most)) if len(split) > most else split
+            for name, split in self.splits.items()
+        }
+        return dataclasses.replace(self, splits=splits)
 
     @property
     def factor_names(self) -> tuple[str, ...]:
@@ -112,20 +155,41 @@ class Dataset:
 
     @functools.cached_property
     def digest(self) -> str:
-        """SHA-256 of all splits as they are trained on: pixels, labels and factors, with their shapes and types."""
+        """SHA-256 of all splits as they are trained on: pixels, labels and factors, with their shapes and types.
+
+        Of pixels on a disk, the first and the last and some thousands of rows evenly between them; it begins with "rows ".
+        """
+        return f"{STREAMED}{self._hashed(stored.SAMPLE)}" if self.is_streamed else self._hashed(0)
+
+    def digest_like(self, other: str) -> str:
+        """The digest of the kind that `other` is: of some rows or of all."""
+        if other.startswith(STREAMED) == self.digest.startswith(STREAMED):
+            return self.digest
+        return f"{STREAMED}{self._hashed(stored.SAMPLE)}" if other.startswith(STREAMED) else self._hashed(0)
+
+    def _hashed(self, rows: int) -> str:
+        """SHA-256, of at most so many rows of the pixels of each split; 0: all."""
         sha = hashlib.sha256()
         for name, split in self.splits.items():
             for kind, array in (("pixels", split.pixels), ("labels", split.labels), ("factors", split.factors)):
-                if array is not None:
-                    sha.update(f"{name} {kind} {array.dtype.str} {array.shape};".encode())
-                    sha.update(np.ascontiguousarray(array).data.cast("B") if array.size else b"")
+                if array is None:
+                    continue
+                sha.update(f"{name} {kind} {array.dtype.str} {array.shape};".encode())
+                is_sampled = rows and kind == "pixels"
+                for block in [array[stored.evenly(len(array), rows)]] if is_sampled else stored.blocks(array):
+                    sha.update(np.ascontiguousarray(block).data.cast("B") if block.size else b"")
         return sha.hexdigest()
 
     @functools.cached_property
     def extent(self) -> dict[str, tuple[float, float]]:
-        """The smallest and the largest pixel of each split, in units of 1."""
-        levels = self.spec.levels
-        return {name: (float(s.pixels.min()) / levels, float(s.pixels.max()) / levels) for name, s in self.splits.items()}
+        """The smallest and the largest pixel of each split, in units of 1; on a disk, what none is below and above."""
+        levels, extents = self.spec.levels, {name: stored.extent(split.pixels) for name, split in self.splits.items()}
+        return {name: (low / levels, high / levels) for name, (low, high) in extents.items()}
+
+    def has_whole_levels(self, split: str) -> bool:
+        """Whether all pixels of a split are whole numbers, as stored."""
+        pixels = self.splits[split].pixels
+        return pixels.dtype.kind in "bui" or all(bool(np.equal(np.mod(b, 1), 0).all()) for b in stored.blocks(pixels))
 
     def statistics(self, normalize: str) -> dict[str, np.ndarray]:
         """What `model.normalize` needs to know of the training pixels, in units of 1; computed once.
@@ -137,8 +201,13 @@ class Dataset:
           largest std of an axis.
         """
         if normalize not in self._statistics:
-            images = to_unit(self.splits["train"].pixels, self.spec.levels)
-            self._statistics[normalize] = {} if normalize == "none" else _statistics(images, normalize)
+            pixels = self.splits["train"].pixels
+            if normalize == "none":
+                self._statistics[normalize] = {}
+            elif isinstance(pixels, Stored):
+                self._statistics[normalize] = _statistics_of_blocks(pixels, self.spec.levels, normalize)
+            else:
+                self._statistics[normalize] = _statistics(to_unit(pixels, self.spec.levels), normalize)
         return dict(self._statistics[normalize])
 
 
@@ -165,14 +234,17 @@ def load(name: str = "digits", **fields) -> Dataset:
     if test is None:
         train, test = divided(train, TEST_FRACTION, f"data.name={name}", "test")
     splits = {"train": train, "test": test}
+    if config.resident == "false":
+        splits = {key: _stored(split, config) for key, split in splits.items()}
     if config.valid_fraction:
         splits["train"], splits["valid"] = divided(
-            train, config.valid_fraction, f"data.valid_fraction={config.valid_fraction:g}", "validation"
+            splits["train"], config.valid_fraction, f"data.valid_fraction={config.valid_fraction:g}", "validation"
         )
     if config.binarize != "none":
         for key, split in splits.items():
-            if split.pixels.min() < 0 or split.pixels.max() > levels:
-                low, high = split.pixels.min() / levels, split.pixels.max() / levels
+            low, high = stored.extent(split.pixels)
+            if low < 0 or high > levels:
+                low, high = low / levels, high / levels
                 raise errors.UserError(
                     f"data.binarize={config.binarize} needs pixels in [0, 1]: {key} has [{low:g}, {high:g}]"
                 )
@@ -181,7 +253,19 @@ def load(name: str = "digits", **fields) -> Dataset:
     if config.label:  # after the splits are made, which it does not move
         splits = {key: labelled(split, loaded.factors, config.label) for key, split in splits.items()}
     spec = ImageSpec(train.pixels.shape[1:], levels, config.binarize == "dynamic")
-    return Dataset(splits, spec, config.seed, loaded.description, loaded.factors, loaded.renderer)
+    found = Dataset(splits, spec, config.seed, loaded.description, loaded.factors, loaded.renderer)
+    if found.is_streamed:
+        count = counted(sum(map(len, splits.values())), "image")
+        say(f"data.name={name}: {count}, read for each batch; all runs see them in the order of data.seed={config.seed}")
+    return dataclasses.replace(found, has_one_order=config.order == "shared" or found.is_streamed)
+
+
+def _stored(split: Split, config: DataConfig) -> Split:
+    """A split of a source that has no file to leave pixels in: they are read from memory, in the same way."""
+    if isinstance(split.pixels, Stored):
+        return split
+    config.streams(0)  # refuses what cannot be had with it
+    return dataclasses.replace(split, pixels=stored.in_memory(split.pixels))
 
 
 def batches(images: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -196,9 +280,7 @@ def batches(images: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
 def _statistics(images: np.ndarray, normalize: str) -> dict[str, np.ndarray]:
     """See `Dataset.statistics`."""
     std = images.std(axis=0, dtype=float)
-    found = {"mean": images.mean(axis=0, dtype=float), "scale": std.max() or 1.0}
-    if normalize == "standardize":
-        found["std"] = np.where(std > 1e-6 * std.max(), std, std.mean() or 1.0)
+    found = _of_moments(images.mean(axis=0, dtype=float), std, normalize)
     if normalize == "whiten":
         centred = (images - found["mean"]).reshape(len(images), -1)
         values, vectors = np.linalg.eigh(centred.T @ centred / len(images))
@@ -208,4 +290,30 @@ def _statistics(images: np.ndarray, normalize: str) -> dict[str, np.ndarray]:
         inverse = np.where(is_spanned, 1 / np.where(is_spanned, std, 1), 0)
         color = vectors * np.where(is_spanned, std, 0)
         found |= {"scale": std[-1] or 1.0, "whiten": vectors * inverse, "color": color.T}
+    return {name: np.asarray(array, np.float32) for name, array in found.items()}
+
+
+def _of_moments(mean: np.ndarray, std: np.ndarray, normalize: str) -> dict[str, Any]:
+    """What follows from mean and std of each pixel, in float64."""
+    found = {"mean": mean, "scale": std.max() or 1.0}
+    if normalize == "standardize":
+        found["std"] = np.where(std > 1e-6 * std.max(), std, std.mean() or 1.0)
+    return found
+
+
+def _statistics_of_blocks(pixels: Stored, levels: int, normalize: str) -> dict[str, np.ndarray]:
+    """The same, reading the pixels once; blocks are merged by the formula of Chan et al. (1983), in float64."""
+    if normalize == "whiten":
+        raise errors.UserError(
+            "model.normalize=whiten: needs all pixels in memory; use center or standardize, or data.resident=true"
+        )
+    count, mean, squares = 0, np.zeros(pixels.shape[1:]), np.zeros(pixels.shape[1:])
+    for block in stored.blocks(pixels, "mean and std of the training split"):
+        images = to_unit(block, levels)
+        here, total = images.mean(axis=0, dtype=float), count + len(images)
+        squares += images.var(axis=0, dtype=float) * len(images)
+        squares += np.square(here - mean) * (count * len(images) / total)
+        mean += (here - mean) * (len(images) / total)
+        count = total
+    found = _of_moments(mean, np.sqrt(squares / count), normalize)
     return {name: np.asarray(array, np.float32) for name, array in found.items()}

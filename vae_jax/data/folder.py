@@ -1,6 +1,7 @@
 """A directory of PNG or JPEG images: sub-directories are classes, and `train` and `test` are splits."""
 
 import concurrent.futures
+import dataclasses
 import os
 import pathlib
 import subprocess
@@ -8,13 +9,17 @@ import sys
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Int
 
 from vae_jax.core import errors
+from vae_jax.data import pictures, stored
 from vae_jax.data.source import DataConfig, Loaded, Split
+from vae_jax.data.stored import Pixels
 from vae_jax.system import memory
 from vae_jax.system.progress import Progress, counted, say
 
 ENDINGS = (".png", ".jpg", ".jpeg")
+BYTES = np.dtype(np.uint8)
 BLOCK = 500  # images that a process decodes
 GREY = ("1", "L", "LA", "I;16", "I;16B")  # modes of Pillow
 
@@ -39,16 +44,68 @@ def load(config: DataConfig) -> Loaded:
         say(f"{root}: {counted(len(found[0]), 'image')} and there is no test split; a fifth of them becomes it")
     paths = [path for part in found for path in part]
     shape = _shape(where, paths, config)
+    pixels, first = _pixels(where, paths, shape, config), len(found[0])
+    labels = [_classes(where, part, files) for part, files in zip(parts if len(found) > 1 else [root], found, strict=True)]
+    splits = [np.arange(first), np.arange(first, len(paths))]
+    train, test = (stored.take(pixels, rows) if len(found) > 1 else pixels for rows in splits)
+    return Loaded(Split(train, labels[0]), Split(test, labels[1]) if len(found) > 1 else None, 255)
+
+
+def _pixels(where: str, paths: Sequence[pathlib.Path], shape: tuple[int, int, int], config: DataConfig) -> Pixels:
+    """Of all files, read now or when they are asked for."""
     needed, room = len(paths) * int(np.prod(shape)), memory.free()
+    if config.streams(needed):
+        files = ImageFiles(where, [str(path) for path in paths], shape, config.size)
+        return stored.Stored(files, np.arange(len(files)), (0.0, 255.0), files.dtype)
     if needed > room:
         raise errors.UserError(
             f"{where}: {len(paths):,} images of shape {shape} take {memory.text(needed)}, and {memory.text(room)} are free; "
-            "give a smaller data.size"
+            "give a smaller data.size, or data.resident=false"
         )
-    pixels, first = _decoded(where, paths, shape, config.size), len(found[0])
-    labels = [_classes(where, part, files) for part, files in zip(parts if len(found) > 1 else [root], found, strict=True)]
-    train = Split(pixels[:first], labels[0])
-    return Loaded(train, Split(pixels[first:], labels[1]) if len(found) > 1 else None, 255)
+    return _decoded(where, paths, shape, config.size)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ImageFiles:
+    """Image files that are decoded when they are asked for.
+
+    Attributes:
+      where: heads messages.
+      paths: of the files.
+      shape: of each image, decoded.
+      size: as `DataConfig.size`.
+    """
+
+    where: str
+    paths: list[str]
+    shape: tuple[int, int, int]
+    size: int
+    dtype: np.dtype = BYTES
+
+    @property
+    def path(self) -> str:
+        """Of the first one."""
+        return self.paths[0]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def read(self, rows: Int[np.ndarray, " n"], told: stored.Told) -> np.ndarray:
+        """See `stored.Origin`."""
+        from PIL import Image
+
+        found = np.empty((len(rows), *self.shape), np.uint8)
+        for number, row in enumerate(rows):
+            told(path := self.paths[row])
+            try:
+                with Image.open(path) as image:
+                    decoded = pictures.pixels(image, self.shape[2], self.size)
+            except Exception as error:  # Pillow raises a dozen types for what it cannot read
+                raise errors.UserError(f"{self.where}: {path} cannot be read ({type(error).__name__})") from error
+            if decoded.shape != self.shape:
+                raise errors.UserError(f"{self.where}: {path} has become {decoded.shape} and was {self.shape}")
+            found[number] = decoded
+        return found
 
 
 def _files(where: str, root: pathlib.Path) -> list[pathlib.Path]:

@@ -1,13 +1,17 @@
 """Arrays of one's own from an .npz file: images, and labels and factors of them, under any of the usual names."""
 
+import dataclasses
 import pathlib
+from collections.abc import Mapping
 
 import numpy as np
 
 from vae_jax.core import errors
+from vae_jax.data import stored
 from vae_jax.data.labels import inferred
 from vae_jax.data.shapes import Factor
 from vae_jax.data.source import DataConfig, Loaded, Split
+from vae_jax.data.stored import Pixels, Stored
 from vae_jax.storage import npz_headers
 from vae_jax.system.progress import counted, say
 
@@ -41,9 +45,14 @@ def load(config: DataConfig) -> Loaded:
         if file.read(6) == b"\x93NUMPY":
             raise errors.UserError(f"{where}: one bare array; should be an .npz with train and test")
     chosen = _chosen(where, npz_headers.names(path, where))
-    stored = npz_headers.read(path, where, set(chosen.values()))
-    arrays = {role: stored[name] for role, name in chosen.items()}
-    pixels, levels = _pixels(where, {chosen[role]: arrays[role] for role in ("train", "test") if role in arrays})
+    headers = npz_headers.headers(path, where, {chosen[role] for role in ("train", "test") if role in chosen})
+    is_streamed = _streams(where, config, headers)
+    read = npz_headers.read(path, where, set(chosen.values()) - (set(headers) if is_streamed else set()))
+    arrays = {role: read[name] for role, name in chosen.items() if name in read}
+    if is_streamed:
+        pixels, levels = opened(where, {name: (path, header) for name, header in headers.items()})
+    else:
+        pixels, levels = checked(where, {name: read[name] for name in headers})
     for role in ("train", "test"):
         for kind in ("_labels", "_factors"):
             if role + kind in arrays:
@@ -74,37 +83,82 @@ def _chosen(where: str, names: list[str]) -> dict[str, str]:
     return chosen
 
 
-def _pixels(where: str, arrays: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], int]:
+def _streams(where: str, config: DataConfig, headers: Mapping[str, npz_headers.Header]) -> bool:
+    """Whether the pixels stay in the file; asked for where they cannot, that is a mistake."""
+    packed = next((name for name, header in headers.items() if not header.has_rows), "")
+    if packed and config.resident == "false":
+        raise errors.UserError(
+            f"{where}: {packed} is compressed, or in Fortran's order; with data.resident=false it should be in C order, as "
+            "np.savez writes it"
+        )
+    return not packed and config.streams(sum(header.nbytes for header in headers.values()))
+
+
+def checked(where: str, arrays: Mapping[str, np.ndarray]) -> tuple[dict[str, Pixels], int]:
     """By name uint8, uint16 or float32 [N, D] or [N, height, width, channels], and the value that means 1."""
     for name, array in arrays.items():
-        _check_shape(f"{where}: {name}", array)
+        check_shape(f"{where}: {name}", array)
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            odd = int((~np.isfinite(array)).sum())
+            raise errors.UserError(f"{where}: {name} is not finite in {counted(odd, 'value')}")
+    _check_alike(where, arrays)
+    low = min(float(array.min()) for array in arrays.values())
+    high = max(float(array.max()) for array in arrays.values())
+    levels, kind = _levels(where, {array.dtype.kind for array in arrays.values()}, low, high)
+    return {name: _shaped(array.astype(kind, copy=False)) for name, array in arrays.items()}, levels
+
+
+def opened(where: str, arrays: Mapping[str, tuple[str, npz_headers.Header]]) -> tuple[dict[str, Pixels], int]:
+    """The same of arrays that stay in their files: (path, header) by name."""
+    headers = {name: header for name, (_, header) in arrays.items()}
+    for name, header in headers.items():
+        check_shape(f"{where}: {name}", header)
+    _check_alike(where, headers)
+    found: dict[str, Stored] = {}
+    for name, (path, header) in arrays.items():
+        assert header.offset is not None
+        origin = stored.ArrayFile(path, header.offset, header.shape[0], header.shape[1:], header.dtype)
+        if header.dtype == np.uint8:
+            found[name] = stored.of_bytes(origin, path)
+        else:
+            whole = Stored(origin, np.arange(len(origin)), (0.0, 0.0), header.dtype)
+            found[name] = dataclasses.replace(whole, extent=stored.measured_extent(whole, path))
+    low, high = min(each.extent[0] for each in found.values()), max(each.extent[1] for each in found.values())
+    levels, kind = _levels(where, {header.dtype.kind for header in headers.values()}, low, high)
+    shape = _shaped(np.empty((0, *next(iter(headers.values())).shape[1:]))).shape[1:]
+    return {name: dataclasses.replace(each, dtype=np.dtype(kind), form=shape) for name, each in found.items()}, levels
+
+
+def _check_alike(where: str, arrays: Mapping[str, np.ndarray | npz_headers.Header]) -> None:
+    """Train and test have images of one shape and kind."""
     kinds = {array.dtype.kind for array in arrays.values()}
     shapes = {array.shape[1:] for array in arrays.values()}
     if len(shapes) > 1 or ("f" in kinds and len(kinds) > 1):
         told = " and ".join(f"{name} {array.shape} {array.dtype}" for name, array in arrays.items())
         raise errors.UserError(f"{where}: {told}; train and test should differ in length only")
-    low, high = min(array.min() for array in arrays.values()), max(array.max() for array in arrays.values())
+
+
+def _levels(where: str, kinds: set[str], low: float, high: float) -> tuple[int, str]:
+    """The value that means 1, and the type of the pixels, by the kinds of the arrays and their range."""
     levels, kind = 1, "float32"
     if "f" not in kinds and low >= 0 and high <= LEVELS[-1]:
         levels = next(level for level in LEVELS if high <= level)
         kind = "uint8" if levels <= LEVELS[1] else "uint16"
         if levels > LEVELS[1]:
-            say(f"{where}: whole numbers up to {high:,}; {levels:,} is taken for white")
-    return {name: _shaped(array.astype(kind, copy=False)) for name, array in arrays.items()}, levels
+            say(f"{where}: whole numbers up to {int(high):,}; {levels:,} is taken for white")
+    return levels, kind
 
 
-def _check_shape(where: str, array: np.ndarray) -> None:
-    """Numbers, finite, of a shape that images or vectors have."""
+def check_shape(where: str, array: np.ndarray | npz_headers.Header) -> None:
+    """Numbers, of a shape that images or vectors have."""
     if array.dtype.kind not in "buif":
         raise errors.UserError(f"{where} has dtype {array.dtype}; should be whole numbers or float")
-    if array.ndim not in (2, 3, 4) or array.size == 0:
+    if len(array.shape) not in (2, 3, 4) or 0 in array.shape:
         raise errors.UserError(f"{where} has shape {array.shape}; should be [N, D], [N, height, width] or with channels")
-    if array.ndim == 4 and array.shape[1] in (1, 3) and array.shape[3] > 4:
+    if len(array.shape) == 4 and array.shape[1] in (1, 3) and array.shape[3] > 4:
         raise errors.UserError(
             f"{where} has shape {array.shape}: channels come last here; save images.transpose(0, 2, 3, 1) in its place"
         )
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise errors.UserError(f"{where} is not finite in {counted(int((~np.isfinite(array)).sum()), 'value')}")
 
 
 def _shaped(array: np.ndarray) -> np.ndarray:

@@ -5,20 +5,25 @@ from collections.abc import Callable
 
 import numpy as np
 
-from vae_jax.core import schema
+from vae_jax.core import errors, schema
+from vae_jax.data import stored
 from vae_jax.data.shapes import Factor
+from vae_jax.data.stored import Pixels
+from vae_jax.system import memory
 
 BINARIZE = ("none", "threshold", "static", "dynamic")
 SPLITS = ("train", "valid", "test")
-EVERYWHERE = ("name", "binarize", "valid_fraction", "seed")  # fields of `DataConfig` that every data set has
+# Fields of `DataConfig` that every data set has.
+EVERYWHERE = ("name", "binarize", "valid_fraction", "seed", "resident", "order")
 
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
     """The data set and how it is split and binarised."""
 
-    name: str = schema.field("digits", "digits, faces, sprites, npz, folder, or an image set of TFDS such as mnist.")
-    path: str = schema.field("", "npz: the file; folder: the directory of images.")
+    name: str = schema.field("digits", "digits, faces, sprites, npy, npz, folder, or an image set of TFDS such as mnist.")
+    path: str = schema.field("", "npy, npz: the file; folder: the directory of images.")
+    test_path: str = schema.field("", "npy: the file of the test split; empty: a fifth of data.path.", absent="")
     dir: str = schema.field("", "Where TFDS keeps prepared sets; empty: $TFDS_DATA_DIR, else ~/tensorflow_datasets.")
     download: bool = schema.field(False, "Let TFDS fetch and prepare a set that is missing.")
     binarize: str = schema.field("none", "How grey pixels become bits.", choices=BINARIZE)
@@ -39,13 +44,48 @@ class DataConfig:
     )
     gap: tuple[float, ...] = schema.field((), "faces: two hair lengths between which none lies.", low=0, high=1, absent=())
     label: str = schema.field("", "The factor that labels are of, for colours; empty: the set's own choice.", absent="")
+    resident: str = schema.field(
+        "auto",
+        "true: all pixels in memory; false: they stay on the disk and are read for each batch (npy, npz, folder, TFDS); "
+        "auto: so where twice what they take, on the host and on each device, is more than the memory.",
+        choices=("auto", "true", "false"),
+        absent="true",
+    )
+    order: str = schema.field(
+        "auto",
+        "run: each run has its own order of the images; shared: all have that of data.seed, as they always have where "
+        "pixels are read for each batch; auto: run where they are in memory.",
+        choices=("auto", "run", "shared"),
+        absent="run",
+    )
+
+    def streams(self, size: int) -> bool:
+        """Whether pixels that take `size` bytes, and can stay on the disk, do so.
+
+        Raises:
+          UserError: they should, and something else is asked for that needs them in memory.
+        """
+        if self.resident != "auto":
+            is_streamed = self.resident == "false"
+        else:
+            is_streamed = self.order != "run" and self.binarize != "static" and not memory.fits(size)
+        if is_streamed and self.binarize == "static":
+            raise errors.UserError(
+                "data.binarize=static with data.resident=false: needs all pixels in memory; use dynamic or threshold"
+            )
+        if is_streamed and self.order == "run":
+            raise errors.UserError(
+                "data.order=run with data.resident=false: runs that are trained on data from the disk have one order; use "
+                "data.order=shared"
+            )
+        return is_streamed
 
 
 @dataclasses.dataclass(frozen=True)
 class Split:
     """`pixels` [N, *shape], in levels as stored; `labels` [N] and `factors` [N, factors], or None."""
 
-    pixels: np.ndarray
+    pixels: Pixels
     labels: np.ndarray | None = None
     factors: np.ndarray | None = None
 
@@ -55,7 +95,7 @@ class Split:
     def take(self, indices: np.ndarray) -> "Split":
         """The rows `indices` of every array."""
         labels, factors = (None if array is None else array[indices] for array in (self.labels, self.factors))
-        return Split(self.pixels[indices], labels, factors)
+        return Split(stored.take(self.pixels, indices), labels, factors)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,20 +1,23 @@
 """Image sets of TensorFlow Datasets, read from their prepared files without TensorFlow."""
 
+import bisect
 import contextlib
+import dataclasses
 import functools
+import itertools
 import json
 import operator
 import os
 import pathlib
 import re
 from collections.abc import Collection, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from vae_jax.core import errors
-from vae_jax.data import pictures
+from vae_jax.data import pictures, stored
 from vae_jax.data.shapes import Factor
 from vae_jax.data.source import DataConfig, Loaded, Split
 from vae_jax.system.progress import Progress
@@ -29,6 +32,7 @@ class Crop(NamedTuple):
 
 CROPS = {"celeb_a": Crop(148, 64)}  # as Larsen et al. (2016) and most since
 
+BYTES = np.dtype(np.uint8)
 BLOCK = 4096  # rows that are read at a time
 UNORDERED = ("shape", "category")  # labels of sets with factors whose values have no order
 OWN_FEATURE = r"tensorflow_datasets\.core\.features(\.\w+)+"
@@ -57,7 +61,10 @@ def load(config: DataConfig, others: Collection[str] = ()) -> Loaded:
                     f"{name} in {root} is prepared as {builder.info.file_format.value}, which only TensorFlow reads; "
                     'prepare it with file_format="array_record"'
                 )
-            splits = {key: _split(builder, key, columns) for key in ("train", "test") if key in builder.info.splits}
+            keys = [key for key in ("train", "test") if key in builder.info.splits]
+            count = sum(builder.info.splits[key].num_examples for key in keys)
+            opened = _opened if config.streams(count * int(np.prod(columns.shape))) else _split
+            splits = {key: opened(builder, key, columns) for key in keys}
     except errors.UserError:
         raise
     except Exception as error:  # whatever TFDS and its readers raise on a damaged file
@@ -65,7 +72,7 @@ def load(config: DataConfig, others: Collection[str] = ()) -> Loaded:
         raise errors.UserError(f"{name} in {root} cannot be read ({type(error).__name__}: {first})") from error
     if "train" not in splits:
         raise errors.UserError(f"{name} has no split 'train', only {', '.join(builder.info.splits)}")
-    is_bits = all(split.pixels.max() <= 1 for split in splits.values())
+    is_bits = all(stored.extent(split.pixels)[1] <= 1 for split in splits.values())
     return Loaded(
         splits["train"],
         splits.get("test"),
@@ -202,28 +209,129 @@ def _columns(name: str, builder, size: int) -> Columns:
 
 def _split(builder, split: str, columns: Columns) -> Split:
     """Every row of a split."""
-    from PIL import Image
-
     source = builder.as_data_source(split)
     pixels = np.empty((len(source), *columns.shape), np.uint8)
-    labels: Int[np.ndarray, " n"] = np.zeros(len(source), np.int64)
-    factors: Float[np.ndarray, "n factors"] = np.zeros((len(source), len(columns.keys)), np.float32)
+    known = _Known.of(len(source), columns)
     progress = Progress(f"reading {split}", len(source), "image")
-    # In bulk, because one by one takes three times as long; in blocks, because a row is a dict.
-    for start in range(0, len(source), BLOCK):
-        for number, row in enumerate(source.__getitems__(range(start, min(start + BLOCK, len(source)))), start):
-            image = row[columns.image]
-            if columns.size:
-                # Pillow knows no images of one channel in three dimensions.
-                image = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
-                image = pictures.pixels(image, columns.shape[-1], columns.size, columns.side)
-            pixels[number] = image
-            if columns.label:
-                labels[number] = row[columns.label]
-            for column, keys in enumerate(columns.keys):
-                factors[number, column] = functools.reduce(operator.getitem, keys, row)
+    for start, rows in _in_bulk(source):
+        for number, row in enumerate(rows, start):
+            pixels[number] = _image(row, columns)
+            known.add(number, row, columns)
         if columns.size:
-            progress.update(min(start + BLOCK, len(source)))
+            progress.update(start + len(rows))
     if columns.size:
         progress.finish()
-    return Split(pixels, labels if columns.label else None, factors if columns.keys else None)
+    return known.split(pixels, columns)
+
+
+def _opened(builder, split: str, columns: Columns) -> Split:
+    """A split whose images stay in their files: what else is known of each is read."""
+    import tensorflow_datasets
+
+    # One that the images are left out of: they are most of the work.
+    source = builder.as_data_source(split, decoders={columns.image: tensorflow_datasets.decode.SkipDecoding()})
+    records = Records(builder.as_data_source(split), builder.info.splits[split].file_instructions, columns)
+    known = _Known.of(len(source), columns)
+    progress = Progress(f"reading labels of {split}", len(source), "image")
+    if columns.label or columns.keys:
+        for start, rows in _in_bulk(source):
+            for number, row in enumerate(rows, start):
+                known.add(number, row, columns)
+            progress.update(start + len(rows))
+    return known.split(stored.of_bytes(records, records.path), columns)
+
+
+def _in_bulk(source) -> Iterator[tuple[int, list[dict]]]:
+    """All rows, and where they begin: one by one takes three times as long; in blocks, because a row is a dict."""
+    for start in range(0, len(source), BLOCK):
+        yield start, source.__getitems__(range(start, min(start + BLOCK, len(source))))
+
+
+def _image(row: dict, columns: Columns) -> np.ndarray:
+    """The pixels of a row."""
+    from PIL import Image
+
+    image = row[columns.image]
+    if columns.size:
+        # Pillow knows no images of one channel in three dimensions.
+        image = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+        image = pictures.pixels(image, columns.shape[-1], columns.size, columns.side)
+    return image
+
+
+class _Known(NamedTuple):
+    """Labels and factors of a split, filled row by row."""
+
+    labels: Int[np.ndarray, " n"]
+    factors: Float[np.ndarray, "n factors"]
+
+    @staticmethod
+    def of(count: int, columns: Columns) -> "_Known":
+        """Of so many rows."""
+        return _Known(np.zeros(count, np.int64), np.zeros((count, len(columns.keys)), np.float32))
+
+    def add(self, number: int, row: dict, columns: Columns) -> None:
+        """Fill a row."""
+        if columns.label:
+            self.labels[number] = row[columns.label]
+        for column, keys in enumerate(columns.keys):
+            self.factors[number, column] = functools.reduce(operator.getitem, keys, row)
+
+    def split(self, pixels: stored.Pixels, columns: Columns) -> Split:
+        """With these pixels; what the set does not have is None."""
+        return Split(pixels, self.labels if columns.label else None, self.factors if columns.keys else None)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Records:
+    """Images of the shards of a split, decoded when they are asked for.
+
+    Attributes:
+      source: of TFDS.
+      shards: their file names and sizes, in order.
+      columns: what is read of a row.
+    """
+
+    source: Any
+    shards: list
+    columns: Columns
+    dtype: np.dtype = BYTES
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of an image."""
+        return self.columns.shape
+
+    @property
+    def path(self) -> str:
+        """Of the first shard."""
+        return str(self.shards[0].filename)
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def read(self, rows: Int[np.ndarray, " n"], told: stored.Told) -> np.ndarray:
+        """See `stored.Origin`."""
+        wanted = rows.tolist()
+        if wanted:
+            told(self._shard(wanted[0]))
+        try:
+            found = self.source.__getitems__(wanted)
+        except Exception as error:  # whatever TFDS and its readers raise on a damaged file
+            raise self._damaged(wanted, error) from error
+        return np.stack([_image(row, self.columns) for row in found]) if wanted else np.empty((0, *self.shape), np.uint8)
+
+    def _damaged(self, rows: list[int], error: Exception) -> errors.UserError:
+        """The error that names the shard of the first row that cannot be read."""
+        for row in rows:
+            try:
+                self.source.__getitems__([row])
+            except Exception as caught:
+                first = str(caught).partition("\n")[0][:200]
+                return errors.UserError(f"{self._shard(row)} cannot be read ({type(caught).__name__}: {first})")
+        return errors.UserError(f"{self.path} or another shard could not be read once ({type(error).__name__})")
+
+    def _shard(self, row: int) -> str:
+        """The file of a row."""
+        ends = list(itertools.accumulate(shard.take for shard in self.shards))
+        return str(self.shards[min(bisect.bisect_right(ends, row), len(ends) - 1)].filename)

@@ -19,7 +19,8 @@ def training_moments(dataset: Dataset) -> closed_form.Moments:
     """Of what is trained on: where bits are drawn afresh in each step, their expectation over the draws."""
     split = dataset.splits["train"]
     if dataset.spec.dynamic:
-        return closed_form.bit_moments(to_unit(split.pixels, dataset.spec.levels).reshape(len(split), -1).astype(float))
+        grey = to_unit(split.pixels[:], dataset.spec.levels)
+        return closed_form.bit_moments(grey.reshape(len(split), -1).astype(float))
     return closed_form.moments(dataset.images("train").reshape(len(split), -1).astype(float))
 
 

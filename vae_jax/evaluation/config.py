@@ -21,6 +21,14 @@ class EvalConfig:
         absent=0,
     )
     batch_size: int = schema.field(500, "Images at a time.", low=1, high=10**7)
+    images: int = schema.field(
+        0,
+        "Images of each split that are evaluated, at most, evenly from all of it; 0: all, or 50,000 where data are not in "
+        "memory.",
+        low=0,
+        high=10**12,
+        absent=0,
+    )
     train: bool = schema.field(
         True, "Evaluate the training split too: columns train_* and what is measured on its codes.", absent=True
     )

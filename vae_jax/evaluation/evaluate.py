@@ -26,7 +26,7 @@ from vae_jax.evaluation.trained import Purpose, bind, own
 from vae_jax.models import likelihoods
 from vae_jax.models.vae import ModelSpec
 from vae_jax.system import memory, runs
-from vae_jax.system.progress import Progress
+from vae_jax.system.progress import Progress, counted, say
 from vae_jax.training import objectives
 
 __all__ = ["EvalConfig", "TrainedRuns", "columns", "evaluate"]
@@ -92,11 +92,13 @@ def evaluate(
     Args:
       trained: the runs.
       spec: how much to draw, and which metrics to leave out.
-      dataset: its train and test splits are evaluated, and valid where the spec says so, with bits that stay the same.
+      dataset: its train and test splits are evaluated, and valid where the spec says so, with bits that stay the same; of a
+        large split on a disk some images, see `EvalConfig.images`.
       progress: counts runs, from where it stands on.
     """
-    setting = Setting(trained.model, spec, dataset, trained.objective)
+    setting = Setting(trained.model, spec, dataset.evaluated(spec.images), trained.objective)
     plan = Plan.of(setting)
+    _say_fewer(plan, dataset)
     if not plan.metrics:
         yield from (({}, {}) for _ in range(len(trained)))
         if progress:
@@ -120,6 +122,18 @@ def evaluate(
             yield _row(plan, run), _arrays(plan, run)
             report(number + 1)
         start += len(measured)
+
+
+def _say_fewer(plan: "Plan", dataset: data.Dataset) -> None:
+    """A line where not all images of a split are evaluated."""
+    splits = plan.setting.dataset.splits
+    fewer = [
+        f"{len(splits[split]):,} of {counted(len(dataset.splits[split]), f'{split} image')}"
+        for split in plan.splits
+        if plan.metrics and len(splits[split]) < len(dataset.splits[split])
+    ]
+    if fewer:
+        say(f"evaluation: {', '.join(fewer)}, evenly from all of them (eval.images)")
 
 
 class Measured(NamedTuple):

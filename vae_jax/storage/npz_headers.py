@@ -7,6 +7,7 @@ import os
 import pathlib
 import zipfile
 from collections.abc import Container, Iterable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 
@@ -46,6 +47,72 @@ def read(
         return {name: _array(archive, member) for name, member in members.items()}
 
 
+class Header(NamedTuple):
+    """What an array's header says.
+
+    Attributes:
+      shape: of the array.
+      dtype: of its values.
+      offset: where in the file its values begin; None where they are compressed.
+      is_fortran: whether the first axis changes fastest, and not the last.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    offset: int | None
+    is_fortran: bool
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether each row of the array lies in the file in one piece, as it is."""
+        return self.offset is not None and not self.is_fortran
+
+    @property
+    def nbytes(self) -> int:
+        """Of the array."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+def headers(path: str | pathlib.Path, where: str, names: Container[str]) -> dict[str, Header]:
+    """The headers of these arrays of an .npz file by name; `where` is what a message about it begins with.
+
+    Raises:
+      UserError: no such archive, a damaged one, or pickled objects.
+    """
+    with _opened(path, where) as archive, open(path, "rb") as file:
+        found = {}
+        for member in archive.infolist():
+            name = member.filename.removesuffix(".npy")
+            if name not in names:
+                continue
+            with archive.open(member) as opened:
+                header, length = _header(io.BytesIO(opened.read(HEADER)))
+            is_plain = member.compress_type == zipfile.ZIP_STORED and not member.flag_bits & 1
+            found[name] = header._replace(offset=_begin(file, member.header_offset) + length if is_plain else None)
+        return found
+
+
+def bare_header(path: str | pathlib.Path, where: str) -> Header:
+    """The header of an .npy file; `where` is what a message about it begins with.
+
+    Raises:
+      UserError: no such file, another format, or pickled objects.
+    """
+    try:
+        with open(path, "rb") as file:
+            header, length = _header(io.BytesIO(file.read(HEADER)))
+    except (OSError, ValueError) as error:
+        raise errors.UserError(f"{where}: not a readable .npy without pickled objects ({type(error).__name__})") from error
+    return header._replace(offset=length)
+
+
+def _begin(file: io.BufferedReader, start: int) -> int:
+    """Where the bytes of a member begin: its local header, at `start`, may be longer than the archive's list says."""
+    file.seek(start + 26)
+    name, extra = (int.from_bytes(file.read(2), "little") for _ in range(2))
+    return start + 30 + name + extra
+
+
 def names(path: str | pathlib.Path, where: str) -> list[str]:
     """The names of the arrays of an .npz file; `where` is what a message about it begins with.
 
@@ -71,11 +138,17 @@ def _opened(path: str | pathlib.Path, where: str) -> Iterator[zipfile.ZipFile]:
 def _declared(archive: zipfile.ZipFile, member: str) -> int:
     """The size of an array in bytes, according to its header."""
     with archive.open(member) as file:
-        head = io.BytesIO(file.read(HEADER))  # not the length that the header claims, which may be wrong
+        return _header(io.BytesIO(file.read(HEADER)))[0].nbytes  # not the length that the header claims, which may be wrong
+
+
+def _header(head: io.BytesIO) -> tuple[Header, int]:
+    """What the beginning of an .npy file says, and how long its header is."""
     version = np.lib.format.read_magic(head)
     read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read_header(head)
-    return math.prod(shape) * dtype.itemsize
+    shape, is_fortran, dtype = read_header(head)
+    if dtype.hasobject:
+        raise ValueError("pickled objects")
+    return Header(shape, dtype, None, is_fortran), head.tell()
 
 
 def _array(archive: zipfile.ZipFile, member: str) -> np.ndarray:

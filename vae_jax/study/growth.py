@@ -16,6 +16,7 @@ from vae_jax.study.identity import Saved
 from vae_jax.study.planning import Study
 from vae_jax.study.stages import checkpoint_directory
 from vae_jax.system.progress import counted, say
+from vae_jax.training import session
 
 
 def merged(asked: Study, there: Saved, workdir: pathlib.Path) -> Study:
@@ -48,7 +49,8 @@ def _begun(asked: Study, there: Saved, wanted: set[tuple], workdir: pathlib.Path
         first = sum(map(len, grid.expand_grids(asked.config, *grids)[:-1]))
         added = {tuple(run.config.items()) for run in study.runs[first:]}
         last = [index for index, group in enumerate(study.groups) if group.numbers[0] >= first]
-        if added <= wanted or any(checkpoints.steps(checkpoint_directory(workdir, index)) for index in last):
+        directories = [checkpoint_directory(workdir, index) for index in last]
+        if added <= wanted or any(map(checkpoints.steps, [*directories, *map(session.within, directories)])):
             break
         grids.pop()
     return grids

@@ -14,7 +14,8 @@ from vae_jax.study.grid import Grid
 from vae_jax.study.planning import Study
 from vae_jax.system.progress import say
 
-PACE = ("train.chunk_epochs", "train.checkpoint_every")  # when the host looks: no number of a run depends on it
+# When the host looks, and how the pixels are held: no number of a run depends on it, and the order is compared by itself.
+PACE = ("train.chunk_epochs", "train.checkpoint_every", "train.checkpoint_steps", "data.resident", "data.order")
 
 
 @dataclasses.dataclass(frozen=True)

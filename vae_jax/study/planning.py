@@ -160,6 +160,7 @@ def specify(run: Run, dataset: Dataset) -> tuple[RunSpec, Hyperparams]:
         model=ModelSpec(**run.group("model") | {"shape": dataset.spec.shape, "sigma": kind, "levels": dataset.spec.levels}),
         images=dataset.spec,
         train_size=len(dataset.splits["train"]),
+        order_seed=dataset.seed if dataset.has_one_order else None,
         objective=schema.static(objective),
         optimizer=optimizers.static(optimizer),
         train=TrainConfig(**run.group("train") | {"batch_size": rules.batch_size(config, dataset)}),

@@ -2,6 +2,7 @@
 
 import functools
 import importlib.metadata
+import itertools
 import pathlib
 import platform
 import subprocess
@@ -44,9 +45,14 @@ def described() -> dict:
 
 
 def data(sources: Mapping[tuple, Dataset]) -> list[dict]:
-    """What `config.json` says of data sets: settings, digest, and what was found where they were looked for."""
+    """What `config.json` says of data sets: settings, digest, what was found where they were looked for.
+
+    And where all runs see the images in one order, that they do.
+    """
     return [
-        {"settings": dict(source), "digest": dataset.digest, "source": dataset.source} for source, dataset in sources.items()
+        {"settings": dict(source), "digest": dataset.digest, "source": dataset.source}
+        | ({"order": "shared"} if dataset.has_one_order else {})
+        for source, dataset in sources.items()
     ]
 
 
@@ -59,22 +65,39 @@ def check_data(sources: Mapping[tuple, Dataset], recorded: object, where: str) -
       where: heads the line, such as the directory of the study.
 
     Raises:
-      UserError: other pixels, labels, factors or splits under the same settings.
+      UserError: other pixels, labels, factors or splits under the same settings, or their images in another order.
     """
     absent = schema.group(ABSENT, "data")
     entries = [each for each in recorded if isinstance(each, Mapping)] if isinstance(recorded, list) else []
     for source, dataset in sources.items():
-        for entry in entries:
-            if absent | _typed(entry.get("settings")) != dict(source):
-                continue
-            if (before := entry.get("digest")) != dataset.digest:
-                settings = ", ".join(
-                    f"data.{key}={value}" for key, value in source if key in ("name", "path", "dir") and value
-                )
+        settings = [absent | _typed(entry.get("settings")) for entry in entries]
+        same = [each == dict(source) for each in settings]
+        if not any(same):
+            same = [_without_how(each) == _without_how(dict(source)) for each in settings]
+        for entry in itertools.compress(entries, same):
+            _check_order(dataset, entry.get("order", "run"), where)
+            before = entry.get("digest")
+            if before != dataset.digest_like(str(before)):
+                told = ", ".join(f"data.{key}={value}" for key, value in source if key in ("name", "path", "dir") and value)
                 raise errors.UserError(
-                    f"{where}: the data of {settings} are not those that the study began with (digest {str(before)[:12]} "
+                    f"{where}: the data of {told} are not those that the study began with (digest {str(before)[:12]} "
                     f"there and {dataset.digest[:12]} here); choose another directory, or start over by --restart"
                 )
+
+
+def _without_how(settings: Flat) -> Flat:
+    """Data settings without those that say how the pixels are held, on which their values do not depend."""
+    return {key: value for key, value in settings.items() if key not in ("resident", "order")}
+
+
+def _check_order(dataset: Dataset, before: object, where: str) -> None:
+    """Refuse to go on with images in another order."""
+    if before == "shared" and not dataset.has_one_order:
+        raise errors.UserError(f"{where}: all its runs see the images in one order; to go on, give data.order=shared")
+    if before == "run" and dataset.has_one_order:
+        raise errors.UserError(
+            f"{where}: each of its runs has an order of the images of its own; to go on, give data.resident=true"
+        )
 
 
 def _typed(settings: object) -> Flat:

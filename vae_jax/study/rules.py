@@ -8,8 +8,6 @@ import itertools
 import math
 from collections.abc import Callable, Collection, Sequence
 
-import numpy as np
-
 from vae_jax.core import errors, schema
 from vae_jax.data.dataset import Dataset, readers, source_of
 from vae_jax.data.source import EVERYWHERE, DataConfig
@@ -368,7 +366,7 @@ def likelihood_takes_the_values(config: Flat, dataset: Dataset) -> None:
                 f"model.likelihood={name} needs values in [0, 1]: {split} has [{low:g}, {high:g}]; "
                 "scale them or use model.likelihood=gaussian"
             )
-        if values == "levels" and not np.equal(np.mod(dataset.splits[split].pixels, 1), 0).all():
+        if values == "levels" and not dataset.has_whole_levels(split):
             raise errors.UserError(
                 f"model.likelihood={name} needs whole levels, as bytes have: {split} has other values; "
                 "give them as uint8 or use model.likelihood=gaussian"
@@ -411,10 +409,19 @@ def free_sigma_needs_fewer_latents_than_pixels(config: Flat, dataset: Dataset) -
         )
 
 
+def baselines_need_the_pixels_in_memory(config: Flat, dataset: Dataset) -> None:
+    """A closed form is fitted to all pixels at a time."""
+    if config["baselines"] and dataset.is_streamed:
+        raise errors.UserError(
+            f"baselines={config['baselines']}: needs all pixels in memory; leave it out, or use data.resident=true"
+        )
+
+
 DATA_RULES: tuple[Callable[[Flat, Dataset], None], ...] = (
     batch_can_be_shared,
     valid_split_exists,
     likelihood_takes_the_values,
     convolutions_fit_the_images,
     free_sigma_needs_fewer_latents_than_pixels,
+    baselines_need_the_pixels_in_memory,
 )

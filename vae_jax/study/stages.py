@@ -20,7 +20,7 @@ from vae_jax.study import baselines, grid, provenance
 from vae_jax.study.planning import Group, Study
 from vae_jax.system import multihost, runs, signals
 from vae_jax.system.progress import Progress
-from vae_jax.training import loop, schedules
+from vae_jax.training import loop, schedules, session
 from vae_jax.training.state import TrainState
 
 
@@ -143,11 +143,11 @@ def _again(study: Study, number: int, row: Mapping[str, str]) -> Row:
 
 def _card(run: grid.Run, group: Group, sigma: float | None) -> dict:
     """What has to be known to use the network of a run without its study; `sigma` is the one that was evaluated."""
-    low, high = zip(*((split.pixels.min(), split.pixels.max()) for split in group.dataset.splits.values()), strict=True)
+    low, high = zip(*group.dataset.extent.values(), strict=True)
     return {
         "model": dataclasses.asdict(group.spec.model),
         "images": dataclasses.asdict(group.dataset.spec),
-        "is_unit": bool(min(low) >= 0 and max(high) <= group.dataset.spec.levels),  # in units of 1 from 0 to 1
+        "is_unit": bool(min(low) >= 0 and max(high) <= 1),  # in units of 1 from 0 to 1
         "binarize": run.config["data.binarize"],
         "noise_scale": run.config["objective.noise_scale"],
         "sigma": sigma,
@@ -202,8 +202,11 @@ def files(study: Study) -> list[str]:
     of_runs = [
         path(here, run) for path in (run_directory.arrays_path, trained_models.path) for run in range(len(study.rows))
     ]
-    groups = [checkpoint_directory(here, index).as_posix() + "/" for index in range(len(study.groups))]
-    return [*run_directory.FILES, *(path.as_posix() for path in of_runs), *groups]
+    groups = []
+    for index, group in enumerate(study.groups):
+        directory = checkpoint_directory(here, index)
+        groups += [directory, session.within(directory)] if group.dataset.is_streamed else [directory]
+    return [*run_directory.FILES, *(path.as_posix() for path in of_runs), *(f"{path.as_posix()}/" for path in groups)]
 
 
 def _remove_others(study: Study, workdir: pathlib.Path) -> None:

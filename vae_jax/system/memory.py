@@ -55,6 +55,21 @@ def free() -> int:
     return multihost.least(int(SHARE * max(available, 0)))
 
 
+def fits(data: int) -> bool:
+    """Whether so many bytes of data can be on the host and on each device, and half of the memory is left for the rest.
+
+    Of the memory that there is, used or not: the same command has the same answer each time on a machine.
+    """
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    with contextlib.suppress(OSError, ValueError):  # "max" is no number
+        total = min(total, int((CGROUP / "memory.max").read_text()))
+    devices = jax.local_devices()
+    stats = devices[0].memory_stats()
+    if stats and "bytes_limit" in stats:
+        return bool(multihost.least(2 * data <= min(total, stats["bytes_limit"])))
+    return bool(multihost.least(2 * data * (1 + len(devices)) <= total))  # a CPU's devices share the memory of the host
+
+
 def per_device(host: int) -> int:
     """Bytes that a program may use on each device, while the host keeps `host` bytes for itself."""
     devices = jax.local_devices()

@@ -31,7 +31,13 @@ def mesh(count: int, data: int = 1) -> Mesh:
 
 
 def over_runs(
-    function: Callable, mesh: Mesh, *, mapped: int = 1, donate: bool = False, together: int | None = None
+    function: Callable,
+    mesh: Mesh,
+    *,
+    mapped: int = 1,
+    donate: bool = False,
+    together: int | None = None,
+    first: PartitionSpec | None = None,
 ) -> jax.stages.Wrapped:
     """The jitted function of many runs that applies `function` to each of them.
 
@@ -41,6 +47,7 @@ def over_runs(
       mapped: how many of the first arguments have a leading runs axis; the others are shared.
       donate: whether the result may reuse the memory of the first argument.
       together: how many runs of a device are vectorised together (for a GPU); None: one run after another.
+      first: how the first shared argument is split over devices; None: each has all of it.
 
     Returns:
       A function of trees with a leading runs axis, and of what they share.
@@ -52,6 +59,8 @@ def over_runs(
 
     def sharded(*args):
         specs = (PartitionSpec("runs"),) * mapped + (PartitionSpec(),) * (len(args) - mapped)
+        if first is not None:
+            specs = (*specs[:mapped], first, *specs[mapped + 1 :])
         # With check_vma (the default), gradients of parameters made inside would get a psum over runs, mixing them.
         over_devices = jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=PartitionSpec("runs"), check_vma=False)
         return over_devices(*args)

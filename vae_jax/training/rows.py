@@ -4,7 +4,7 @@ import dataclasses
 from typing import TypeVar
 
 from jax import lax, random
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Shaped
 
 Tree = TypeVar("Tree")
 
@@ -25,6 +25,10 @@ class Rows:
         if self.devices == 1:
             return x
         return lax.dynamic_slice_in_dim(x, lax.axis_index("data") * self.count, self.count)
+
+    def joined(self, x: Shaped[Array, "rows *shape"]) -> Shaped[Array, "batch *shape"]:
+        """The batch, of which each device was given its own rows only."""
+        return x if self.devices == 1 else lax.all_gather(x, "data", tiled=True)
 
     def draw(self, key, shape: tuple[int, ...], dtype) -> Array:
         """`random.normal` for these rows, or for several draws of each one after another, as one device alone draws it."""

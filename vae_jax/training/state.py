@@ -46,6 +46,13 @@ class TrainConfig:
         0, "Epochs between two lines of metrics; 0: as many as make about 50 lines.", low=0, high=10**7
     )
     checkpoint_every: int = schema.field(0, "Epochs between checkpoints; 0: at the end only.", low=0, high=10**7)
+    checkpoint_steps: int = schema.field(
+        0,
+        "Steps between checkpoints within epochs, where data are read from a disk; 0: at the ends of epochs only.",
+        low=0,
+        high=10**9,
+        absent=0,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +63,7 @@ class RunSpec:
       model: the network.
       images: how stored pixels become images.
       train_size: images of the training split.
+      order_seed: of the one order of images that all runs see; None: each has its own.
       objective: from `schema.static`.
       optimizer: from `optimizers.static`.
       train: batches and epochs.
@@ -69,6 +77,7 @@ class RunSpec:
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
     schedules: tuple[tuple[str, str], ...] = ()
+    order_seed: int | None = None
 
     @property
     def batch_size(self) -> int:
@@ -137,3 +146,18 @@ class Metrics:
         """What is reported of a batch."""
         std = noise_scale * jnp.mean(terms.posterior.std)
         return cls(loss, jnp.mean(terms.distortion), jnp.mean(terms.reported_rate), std)
+
+
+@struct.dataclass
+class Partway:
+    """A run within a chunk of epochs, of data that come block by block.
+
+    Attributes:
+      state: where it is.
+      epoch: sums of the metrics over the steps of this epoch.
+      chunk: sums over the epochs of this chunk that have ended, of their means.
+    """
+
+    state: TrainState
+    epoch: Metrics
+    chunk: Metrics

@@ -1,7 +1,8 @@
 """One run as a program: its first state, a step, an epoch, a chunk of epochs.
 
 The methods of `Program` are pure functions of one run; `runs.over_runs` makes them functions of many runs. `advance` is
-the program of a chunk: epochs of steps, on the device, with the data resident there.
+the program of a chunk: epochs of steps, on the device, with the data resident there. `advance_on` is that of a block of
+batches, where the data do not fit there; its steps are the same.
 """
 
 import dataclasses
@@ -19,8 +20,9 @@ from vae_jax.data import dataset
 from vae_jax.models.vae import VAE
 from vae_jax.system import runs
 from vae_jax.training import objectives, optimizers, schedules
+from vae_jax.training.objectives import Number
 from vae_jax.training.rows import WHOLE, Rows
-from vae_jax.training.state import PRECISIONS, Hyperparams, Metrics, RunSpec, TrainState
+from vae_jax.training.state import PRECISIONS, Hyperparams, Metrics, Partway, RunSpec, TrainState
 
 
 class Draws(NamedTuple):
@@ -153,18 +155,63 @@ class Program:
     ) -> tuple[TrainState, Metrics]:
         """One pass over the training split in an order of its own, and the mean of its steps' metrics."""
         spec = self.spec
-        number = state.step // spec.steps_per_epoch
-        order = random.permutation(keys.at(keys.stream(hyperparams.seed, keys.Stream.ORDER), number), spec.train_size)
-        order = order[: spec.steps_per_epoch * spec.batch_size].reshape(spec.steps_per_epoch, spec.batch_size)
+        order = self.order(hyperparams.seed, state.step // spec.steps_per_epoch)
 
         def body(carry, indices):
-            state, total = carry
-            key = keys.at(keys.stream(hyperparams.seed, keys.Stream.BITS), state.step)
-            state, metrics = self.step(state, hyperparams, dataset.prepare(pixels[indices], spec.images, key))
-            return (state, jax.tree.map(jnp.add, total, metrics)), None
+            key = self.bits(carry[0], hyperparams)
+            return self.step_on(carry, hyperparams, dataset.prepare(pixels[indices], spec.images, key)), None
 
         (state, total), _ = lax.scan(body, (state, Metrics.zero()), order)
         return state, jax.tree.map(lambda value: value / spec.steps_per_epoch, total)
+
+    def order(self, seed: Number, epoch: Int[Array, ""]) -> Int[Array, "steps batch"]:
+        """Which images each step of an epoch sees: by the run's `seed`, or as all runs do."""
+        spec = self.spec
+        if spec.order_seed is None:
+            stream = keys.stream(seed, keys.Stream.ORDER)
+        else:
+            stream = keys.stream(spec.order_seed, keys.DataStream.ORDER)
+        order = random.permutation(keys.at(stream, epoch), spec.train_size)
+        return order[: spec.steps_per_epoch * spec.batch_size].reshape(spec.steps_per_epoch, spec.batch_size)
+
+    def bits(self, state: TrainState, hyperparams: Hyperparams) -> Key[Array, ""]:
+        """The key of the bits that grey pixels become in this step."""
+        return keys.at(keys.stream(hyperparams.seed, keys.Stream.BITS), state.step)
+
+    def step_on(
+        self, carry: tuple[TrainState, Metrics], hyperparams: Hyperparams, x: Float[Array, "batch *shape"]
+    ) -> tuple[TrainState, Metrics]:
+        """A step, whose metrics are added to those in `carry`."""
+        state, total = carry
+        state, metrics = self.step(state, hyperparams, x)
+        return state, jax.tree.map(jnp.add, total, metrics)
+
+    def advance_on(
+        self,
+        partway: Partway,
+        hyperparams: Hyperparams,
+        block: Num[Array, "steps rows *shape"],
+        count: Int[Array, ""],
+    ) -> Partway:
+        """The first `count` (traced) steps of a block, of stored pixels in the order of the epoch, which may end with it.
+
+        Args:
+          partway: where the run is.
+          hyperparams: of the run.
+          block: of each batch the rows of this device.
+          count: how many of its batches there are.
+        """
+
+        def body(number, carry):
+            key = self.bits(carry[0], hyperparams)
+            pixels = self.rows.joined(lax.dynamic_index_in_dim(block, number, keepdims=False))
+            return self.step_on(carry, hyperparams, dataset.prepare(pixels, self.spec.images, key))
+
+        state, total = lax.fori_loop(0, count, body, (partway.state, partway.epoch))
+        has_ended = state.step % self.spec.steps_per_epoch == 0
+        means = jax.tree.map(lambda value: value / self.spec.steps_per_epoch, total)
+        chunk = jax.tree.map(lambda sums, mean: jnp.where(has_ended, sums + mean, sums), partway.chunk, means)
+        return Partway(state, jax.tree.map(lambda value: jnp.where(has_ended, 0.0, value), total), chunk)
 
     def measure(
         self, state: TrainState, hyperparams: Hyperparams, x: Float[Array, "n *shape"], stream: Int[Array, ""]
