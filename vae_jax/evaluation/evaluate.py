@@ -124,7 +124,7 @@ def evaluate(
         start += len(measured)
 
 
-def _say_fewer(plan: "Plan", dataset: data.Dataset) -> None:
+def _say_fewer(plan: "Plan", dataset: Dataset) -> None:
     """A line where not all images of a split are evaluated."""
     splits = plan.setting.dataset.splits
     fewer = [
