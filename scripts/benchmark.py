@@ -15,7 +15,7 @@ from absl import flags
 
 from experiments import command_line
 
-_ENTRIES = ["mnist", "digits", "conv", "start", "importance", "growth", "evaluation", "curve"]
+_ENTRIES = ["mnist", "digits", "conv", "stream", "start", "importance", "growth", "evaluation", "curve"]
 _ONLY = flags.DEFINE_enum("only", None, _ENTRIES, "One entry of them.")
 _REPEAT = flags.DEFINE_integer("repeat", 5, "How often everything is timed; medians are shown.", lower_bound=1)
 _PEERS = flags.DEFINE_bool("peers", False, "Time the peers too.")

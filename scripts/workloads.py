@@ -29,7 +29,9 @@ from vae_jax.study import grid, planning
 from vae_jax.system import runs
 from vae_jax.system.progress import counted
 from vae_jax.training.optimizers import OPTIMIZERS, Optimizer
+from vae_jax.training.session import Job, Session
 from vae_jax.training.step import Program
+from vae_jax.training.streamed import StreamedSession
 
 
 @dataclasses.dataclass(frozen=True)
@@ -239,6 +241,43 @@ def conv_products(batch: int, size: int, channels, dense: int, latents: int) -> 
     return layers, sum(inputs * outputs for _, inputs, outputs in layers)
 
 
+def stream(settings: Settings) -> Iterator[Row]:
+    """3072-512-32, batch 256: an epoch of bytes in an .npy file that is read for each batch, beside the same in memory."""
+    count, hidden = settings.size(51_200, 640), settings.size(512, 4)
+    fields = {"model.latents": settings.size(32, 2), "model.hidden": (hidden,), "model.activation": "relu"}
+    fields |= {"train.batch_size": 256, "train.chunk_epochs": 1, "train.epochs": settings.repeat + 1}
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        np.save(folder / "images.npy", np.random.default_rng(0).integers(0, 256, (count, 32, 32, 3), np.uint8))
+        contestants = [
+            Contestant(who, epochs_of(folder / "images.npy", how, fields, folder / how))
+            for who, how in (("ours", "false"), ("in memory", "true"))
+        ]
+        times = timing.measure(contestants, settings.repeat)
+    yield from rows(f"3072-{hidden}-32 read from a file", "epoch", times, {"in memory": 1.11})
+
+
+def epochs_of(path: pathlib.Path, resident: str, settings: Mapping[str, Any], folder: pathlib.Path) -> timing.Work:
+    """An epoch of the images of an .npy file, as `fit` trains it: with its line of metrics, without checkpoints."""
+    dataset = load("npy", path=str(path), resident=resident, order="shared", valid_fraction=0.0)
+    config = base.get_config().to_dict()
+    for key, value in settings.items():
+        group, _, field = key.partition(".")
+        config[group][field] = value
+    spec, hyperparams = planning.specify(grid.expand(config)[0], dataset)
+    folder.mkdir()
+    labels: list[dict[str, Any]] = [{"run": 0, "name": "vae", "seed": 0}]
+    job = Job(spec, runs.stack([hyperparams]), dataset, labels, folder / "checkpoints", folder / "metrics.jsonl")
+    session = (StreamedSession if dataset.is_streamed else Session)(job, 1, None, None)
+
+    def work() -> None:
+        epoch = session.epoch
+        while session.epoch == epoch:
+            session.advance()
+
+    return work
+
+
 def start(settings: Settings) -> Iterator[Row]:
     """From the shell to the end of a digits run, its evaluation and figures included."""
     with tempfile.TemporaryDirectory() as folder:
@@ -328,4 +367,4 @@ def curve(settings: Settings) -> Iterator[Row]:
     yield from rows(f"curve on digits, {counted(seeds, 'seed')}", "training", times, {"nine runs": 0.35})
 
 
-ENTRIES = {entry.__name__: entry for entry in (mnist, digits, conv, start, importance, growth, evaluation, curve)}
+ENTRIES = {entry.__name__: entry for entry in (mnist, digits, conv, stream, start, importance, growth, evaluation, curve)}

@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 import pytest
-from support import assert_same_numbers, tiny
+from support import NOT_EVALUATED, assert_same_numbers, signed, tiny
 
 from experiments import command_line
 from vae_jax.storage import run_directory
@@ -67,13 +67,33 @@ def free_port() -> int:
         return bound.getsockname()[1]
 
 
+# Read for each batch, of which each process has its half.
+HALVES = """
+import numpy as np
+from vae_jax.data import stored
+read, looked_at = stored.ArrayInMemory.read, []
+def counted(self, rows, told):
+    looked_at.append(len(rows))
+    return read(self, rows, told)
+stored.ArrayInMemory.read = counted
+from support import NOT_EVALUATED
+study.run(tiny(data__resident="false", train__data_devices=2, **NOT_EVALUATED), workdir + "_streamed")
+assert looked_at.count(64) == 40 and 128 not in looked_at, looked_at  # of batches of 128, in 40 steps
+"""
+
+
 def two_processes(
-    workdir: pathlib.Path, cache: pathlib.Path, early: str = "", epochs: str = "4", late: str = ""
+    workdir: pathlib.Path, cache: pathlib.Path, early: str = "", epochs: str = "4", late: str = "", devices: int = 2
 ) -> list[tuple[int, str]]:
-    """Exit code and standard error of two processes with two devices each."""
+    """Exit code and standard error of two processes with so many devices each."""
     environment = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
     environment |= {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
-    flags = [f"--coordinator=127.0.0.1:{free_port()}", "--processes=2", "--cpu_devices=2", f"--compilation_cache={cache}"]
+    flags = [
+        f"--coordinator=127.0.0.1:{free_port()}",
+        "--processes=2",
+        f"--cpu_devices={devices}",
+        f"--compilation_cache={cache}",
+    ]
     started = [
         subprocess.Popen(
             [sys.executable, "-c", MAIN, str(workdir), early, epochs, late, *flags, f"--process={number}"],
@@ -155,6 +175,15 @@ def test_no_process_waits_for_one_that_will_not_come(tmp_path, early, epochs, li
         assert code == 2
         assert err.splitlines()[-1].startswith(f"error: {line}")
     assert not (tmp_path / "workdir").exists()
+
+
+def test_streamed_data_in_two_processes(tmp_path):
+    """Each reads the half of every batch that its device has, and the bits are those of one process."""
+    ended = two_processes(tmp_path / "two", tmp_path, early=HALVES, epochs="1", devices=1)
+    assert [code for code, _ in ended] == [0, 0], ended
+    study.run(tiny(data__resident="false", train__data_devices=2, **NOT_EVALUATED), tmp_path / "one")
+    assert_same_numbers(tmp_path / "two_streamed", tmp_path / "one")
+    assert signed(tmp_path / "two_streamed") == signed(tmp_path / "one")
 
 
 @pytest.mark.stress

@@ -3,6 +3,7 @@
 import os
 import pathlib
 import random
+import re
 import shlex
 import shutil
 import signal
@@ -68,12 +69,36 @@ def said_in_one_line(ended) -> str:
 # Killed and stopped
 
 
+# Data that are read for each batch, four batches in an epoch, and a checkpoint after every block.
+STREAMED = {"data__resident": "false", "train__checkpoint_steps": 1}
+
+
+@pytest.fixture(scope="module")
+def whole_streamed(forks, tmp_path_factory):
+    """The same of streamed data."""
+    folder = tmp_path_factory.mktemp("streamed")
+    assert forks.run("train", arguments(folder / "compiled", SEEDS, **STREAMED)).code == 0
+    start = time.monotonic()
+    assert forks.run("train", arguments(folder / "whole", SEEDS, **STREAMED)).code == 0
+    return folder / "whole", time.monotonic() - start
+
+
 @pytest.mark.parametrize("kills", [3, pytest.param(30, marks=pytest.mark.stress)])
 def test_killed_at_any_moment(forks, whole, tmp_path, kills):
     """SIGKILL, every other time in the middle of a save: the same command again ends as if nothing had been."""
+    assert killed(forks, whole, tmp_path, kills) >= kills // 6, "not in the middle of saves"
+
+
+@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.stress)])
+def test_killed_at_any_moment_on_streamed_data(forks, whole_streamed, tmp_path, kills):
+    killed(forks, whole_streamed, tmp_path, kills, **STREAMED)
+
+
+def killed(forks, whole, tmp_path, kills: int, **fields) -> int:
+    """Kill the study so often, and compare what it ends in; returns how often it was in the middle of a save."""
     moments, cut, number, workdir = random.Random(kills), 0, 0, tmp_path / "0"
     while number < kills:
-        process, start = forks.start("train", arguments(workdir, SEEDS)), time.monotonic()
+        process, start = forks.start("train", arguments(workdir, SEEDS, **fields)), time.monotonic()
         delay = moments.uniform(0, whole[1])
         try:
             if number % 2 == 0:
@@ -89,9 +114,9 @@ def test_killed_at_any_moment(forks, whole, tmp_path, kills):
         else:
             number += 1
             cut += bool([*workdir.glob("checkpoints/*/*tmp*")])
-    assert forks.run("train", arguments(workdir, SEEDS)).code == 0
+    assert forks.run("train", arguments(workdir, SEEDS, **fields)).code == 0
     assert_same(workdir, whole[0])
-    assert cut >= kills // 6, "not in the middle of saves"
+    return cut
 
 
 def test_killed_while_growing(forks, whole, tmp_path):
@@ -156,6 +181,26 @@ def test_the_second_signal_stops_at_once(capfd):
     assert caught.value.signal == signal.SIGINT
     assert [signal.getsignal(number) for number in signals.SIGNALS] == before
     assert capfd.readouterr().err == "stopping with a checkpoint at the end of this chunk; again: stop at once\n"
+
+
+def test_a_file_that_is_cut_short_under_a_run(forks, tmp_path):
+    """One line that names it, code 2; with the file whole again the same command ends as if nothing had been."""
+    path, whole, workdir = tmp_path / "images.npy", tmp_path / "whole", tmp_path / "here"
+    np.save(path, np.random.default_rng(0).normal(size=(208, 8)).astype(np.float32))
+    fields = STREAMED | {"data__name": "npy", "data__path": str(path), "train__epochs": 60}
+    assert forks.run("train", arguments(whole, "--eval=none", **fields)).code == 0
+    content, steps = path.read_bytes(), workdir / "checkpoints" / "group_000_steps"
+    process = forks.start("train", arguments(workdir, "--eval=none", **fields))
+    wait_for(lambda: [*steps.glob("[0-9]*")] or not pathlib.Path(f"/proc/{process}").exists())
+    os.truncate(path, len(content) // 2)
+    ended = forks.end()
+    assert (ended.code, ended.out) == (2, ""), ended
+    assert re.search(rf"^error: {path}: ends before image \d+, or in it; it was cut short$", ended.err.splitlines()[-1])
+    path.write_bytes(content)
+    ended = forks.run("train", arguments(workdir, "--eval=none", **fields))
+    assert ended.code == 0, ended
+    assert re.search(r"goes on from (step|epoch) [1-9]", ended.err)
+    assert_same(workdir, whole)
 
 
 # The disk

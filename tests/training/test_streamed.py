@@ -3,12 +3,16 @@
 import pathlib
 import shutil
 import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
-from support import NOT_EVALUATED, assert_same_numbers, signed, tiny
+from support import NOT_EVALUATED, ROOT, assert_same_numbers, signed, tiny
 
 from vae_jax.core import errors
+from vae_jax.data import dataset, stored
 from vae_jax.storage import checkpoints, run_directory
 from vae_jax.study import planning, study
 from vae_jax.system import runs, signals
@@ -160,3 +164,81 @@ def test_a_directory_goes_on_with_data_held_in_another_way(resident, tmp_path):
         study.run(tiny(**NOT_EVALUATED), here, None, THREE)
     study.run(tiny(**STREAMED), here, None, THREE)
     assert_same(here, resident)
+
+
+# Memory
+
+
+def test_nothing_reads_a_whole_split(tmp_path, monkeypatch, capsys):
+    """Neither training nor evaluation, whose images are some of each split."""
+    read, sizes = stored.ArrayInMemory.read, []
+    monkeypatch.setattr(
+        stored.ArrayInMemory, "read", lambda self, rows, told: sizes.append(len(rows)) or read(self, rows, told)
+    )
+    for module, name, value in ((stored, "FEW", 100), (stored, "SAMPLE", 50), (dataset, "EVALUATED", 120)):
+        monkeypatch.setattr(module, name, value)
+    monkeypatch.setattr(session, "VALID", 4 * 64 * 90)  # images as floats
+    rows = study.run(tiny(data__resident="false", train__epochs=2, eval__batch_size=64), tmp_path / "here")
+    assert max(sizes) == 128  # a batch
+    assert "evaluation: 120 of 1,295 train images, 120 of 359 test images, evenly from all of them (eval.images)" in (
+        capsys.readouterr().err
+    )
+    arrays = run_directory.read_arrays(tmp_path / "here" / "arrays" / "run_0000.npz")
+    assert len(arrays["codes_mean"]) == len(arrays["labels"]) == 120
+    assert 0 < rows[0]["knn_accuracy"] <= 1
+
+
+def peak_private(process: int) -> int:
+    """RssAnon of a process and its children, in bytes, at most while it runs."""
+    most = 0
+    while True:
+        found, waiting = 0, [process]
+        while waiting:
+            folder = pathlib.Path(f"/proc/{waiting.pop()}")
+            try:
+                status = (folder / "status").read_text()
+                waiting += [int(child) for task in folder.glob("task/*/children") for child in task.read_text().split()]
+            except OSError:
+                continue
+            found += sum(1024 * int(line.split()[1]) for line in status.splitlines() if line.startswith("RssAnon"))
+        if not found:
+            return most
+        most = max(most, found)
+        time.sleep(0.02)
+
+
+@pytest.mark.stress
+@pytest.mark.parametrize("count", [100_000, 2_000_000])
+def test_memory_does_not_grow_with_the_data(tmp_path, count):
+    """Training and evaluation of so many images of 32x32x3 bytes: below 2 GB, and as much for half of them."""
+    block, most = np.random.default_rng(0).integers(0, 256, (10_000, 32, 32, 3), np.uint8), []
+    for number in (count // 2, count):
+        path = tmp_path / "images.npy"
+        file = np.lib.format.open_memmap(path, "w+", np.uint8, (number, 32, 32, 3))
+        for start in range(0, number, len(block)):
+            file[start : start + len(block)] = block
+        del file
+        fields = {
+            "data.name": "npy",
+            "data.path": path,
+            "data.resident": "false",
+            "train.epochs": 1,
+            "train.batch_size": 256,
+        }
+        fields |= {"model.hidden": "(64,)", "model.latents": 8, "eval.samples": 2, "train.checkpoint_steps": 1000}
+        command = [
+            sys.executable,
+            "-m",
+            "experiments.train",
+            "--config=configs/vae.py",
+            f"--workdir={tmp_path / str(number)}",
+        ]
+        command += [f"--config.{key}={value}" for key, value in fields.items()]
+        start = time.monotonic()
+        process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+        most.append(peak_private(process.pid))
+        _, err = process.communicate()
+        assert process.returncode == 0, err
+        print(f"{number:,} images: {most[-1] / 1e6:.0f} MB private at most, {time.monotonic() - start:.0f} s")
+    assert max(most) < 2e9
+    assert most[1] < 1.1 * most[0] + 5e7
