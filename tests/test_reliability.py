@@ -69,18 +69,22 @@ def said_in_one_line(ended) -> str:
 # Killed and stopped
 
 
-# Data that are read for each batch, four batches in an epoch, and a checkpoint after every block.
-STREAMED = {"data__resident": "false", "train__checkpoint_steps": 1}
+def streamed(folder: pathlib.Path) -> dict:
+    """Settings of data that are read for each batch: two blocks of which are an epoch, with a checkpoint after each."""
+    np.save(folder / "images.npy", np.random.default_rng(0).normal(size=(60, 8)).astype(np.float32))
+    fields = {"data__name": "npy", "data__path": str(folder / "images.npy"), "data__resident": "false"}
+    return fields | {"train__batch_size": 8, "train__checkpoint_steps": 3}
 
 
 @pytest.fixture(scope="module")
 def whole_streamed(forks, tmp_path_factory):
-    """The same of streamed data."""
+    """The small study on such data, never stopped; how long it took, and its settings."""
     folder = tmp_path_factory.mktemp("streamed")
-    assert forks.run("train", arguments(folder / "compiled", SEEDS, **STREAMED)).code == 0
+    fields = streamed(folder)
+    assert forks.run("train", arguments(folder / "compiled", SEEDS, **fields)).code == 0
     start = time.monotonic()
-    assert forks.run("train", arguments(folder / "whole", SEEDS, **STREAMED)).code == 0
-    return folder / "whole", time.monotonic() - start
+    assert forks.run("train", arguments(folder / "whole", SEEDS, **fields)).code == 0
+    return folder / "whole", time.monotonic() - start, fields
 
 
 @pytest.mark.parametrize("kills", [3, pytest.param(30, marks=pytest.mark.stress)])
@@ -91,7 +95,7 @@ def test_killed_at_any_moment(forks, whole, tmp_path, kills):
 
 @pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.stress)])
 def test_killed_at_any_moment_on_streamed_data(forks, whole_streamed, tmp_path, kills):
-    killed(forks, whole_streamed, tmp_path, kills, **STREAMED)
+    killed(forks, whole_streamed, tmp_path, kills, **whole_streamed[2])
 
 
 def killed(forks, whole, tmp_path, kills: int, **fields) -> int:
@@ -183,24 +187,21 @@ def test_the_second_signal_stops_at_once(capfd):
     assert capfd.readouterr().err == "stopping with a checkpoint at the end of this chunk; again: stop at once\n"
 
 
-def test_a_file_that_is_cut_short_under_a_run(forks, tmp_path):
+def test_a_file_that_is_cut_short_under_a_run(forks, whole_streamed, tmp_path):
     """One line that names it, code 2; with the file whole again the same command ends as if nothing had been."""
-    path, whole, workdir = tmp_path / "images.npy", tmp_path / "whole", tmp_path / "here"
-    np.save(path, np.random.default_rng(0).normal(size=(208, 8)).astype(np.float32))
-    fields = STREAMED | {"data__name": "npy", "data__path": str(path), "train__epochs": 60}
-    assert forks.run("train", arguments(whole, "--eval=none", **fields)).code == 0
-    content, steps = path.read_bytes(), workdir / "checkpoints" / "group_000_steps"
-    process = forks.start("train", arguments(workdir, "--eval=none", **fields))
-    wait_for(lambda: [*steps.glob("[0-9]*")] or not pathlib.Path(f"/proc/{process}").exists())
+    command, path = arguments(tmp_path, SEEDS, **whole_streamed[2]), pathlib.Path(whole_streamed[2]["data__path"])
+    content, within = path.read_bytes(), tmp_path / "checkpoints" / "group_000_steps"
+    forks.start("train", command)
+    wait_for(lambda: [*within.glob("[0-9]*")])
     os.truncate(path, len(content) // 2)
     ended = forks.end()
+    path.write_bytes(content)
     assert (ended.code, ended.out) == (2, ""), ended
     assert re.search(rf"^error: {path}: ends before image \d+, or in it; it was cut short$", ended.err.splitlines()[-1])
-    path.write_bytes(content)
-    ended = forks.run("train", arguments(workdir, "--eval=none", **fields))
+    ended = forks.run("train", command)
     assert ended.code == 0, ended
     assert re.search(r"goes on from (step|epoch) [1-9]", ended.err)
-    assert_same(workdir, whole)
+    assert_same(tmp_path, whole_streamed[0])
 
 
 # The disk

@@ -237,9 +237,10 @@ def validation(dataset: Dataset) -> np.ndarray | None:
 
 
 def block_steps(spec: RunSpec, dtype: np.dtype) -> int:
-    """Steps of a block of batches, at most; it does not go beyond an epoch."""
+    """Steps of a block of batches, at most; it goes neither beyond an epoch nor beyond a checkpoint that is due."""
     batch = spec.batch_size * math.prod(spec.images.shape) * dtype.itemsize
-    return int(np.clip(BLOCK // batch, 1, spec.steps_per_epoch))
+    most = min(spec.steps_per_epoch, spec.train.checkpoint_steps or spec.steps_per_epoch)
+    return int(np.clip(BLOCK // batch, 1, most))
 
 
 def held_by_devices(spec: RunSpec, dataset: Dataset) -> int:
