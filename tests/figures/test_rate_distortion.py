@@ -148,3 +148,14 @@ def test_numbers_stand_along_a_curve(tmp_path, studies, count):
     if figure is not None:
         numbers = [text.get_text() for text in figure.axes[0].texts if "ELBO" not in text.get_text()]
         assert 3 <= len(numbers) <= rate_distortion.NUMBERS + 1 and "beta 0.1" in numbers
+
+
+def test_error_bars_are_in_view(tmp_path, studies):
+    studies.write_grid(tmp_path, {"objective.beta": [0.5, 1.0, 4.0]}, seeds=2)
+    rows = tables.read_csv(tmp_path / "results.csv")
+    for row in rows:
+        row["distortion"] = row["train_distortion"] = 20 + row["objective.beta"] + 3 * row["seed"]
+    tables.write_csv(tmp_path / "results.csv", rows)
+    for axes in rate_distortion.trade_off(Directory(tmp_path)).axes:
+        low, high = axes.get_ylim()
+        assert low < 20.5 and 27 < high  # means from 22 to 25.5 with errors of 1.5

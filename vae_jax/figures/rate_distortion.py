@@ -94,7 +94,7 @@ def _planes(directory: Directory, title: str):
             _name_outside(axes, families, prefix, heading)
         _bar(figure, figure.axes[-2:], families)
     if any(unit == "Bernoulli" for unit in groups) and directory.field("data.binarize") in (None, "none"):
-        note = "Grey pixels under a Bernoulli decoder: distortion is up to a normaliser, comparable within this study only"
+        note = "Pixels that are not bits, under a Bernoulli decoder: distortion is up to a normaliser, comparable within this study only"
         figure.supxlabel(note, fontsize=style.SMALL, color="0.35")
     style.settle(figure)
     for axes, families, prefix, _ in drawn:
@@ -145,6 +145,9 @@ def _view(families: Sequence[Family]) -> dict[str, tuple[float, float]]:
         p.distortion[0] for p in points if not p.is_finite and abs(p.distortion[0] - low) < 1.5 * max(high - low, right)
     ]
     low, high = min([low, *lines]), max([high, *lines])
+    # Bars are whole, unless one is longer than all that is seen.
+    bars = [p.distortion[0] + sign * p.distortion[1] for p in near for sign in (-1, 1) if p.distortion[1] < high - low]
+    low, high = min([low, *bars]), max([high, *bars])
     pad = max(0.14 * (high - low), 0.08 * right)  # distortion and rate are the same nats
     return {"xlim": (-0.05 * right, 1.2 * right), "ylim": (low - pad, high + pad)}
 

@@ -35,7 +35,7 @@ const Plane = (() => {
     context.lineWidth = 1;
     context.strokeStyle = ink("soft");
     context.globalAlpha = 0.6;
-    context.setLineDash([3, 4]);
+    context.setLineDash(model.prior.kind === "normal" ? [3, 4] : []);
     prior(context, model, box, x, y, scale);
     context.setLineDash([]);
     context.globalAlpha = faint ? 0.3 : 0.9;
@@ -153,7 +153,7 @@ const Plane = (() => {
   function build(section, explorer) {
     const { images, models, code: codeOf, codes } = explorer;
     const card = el("div", { class: "card plane" }, el("h3", {}, "The latent plane"),
-      el("p", { class: "note" }, "Dots are codes of test images, coloured by class; dashed lines are the prior: 1, 2 and 3 standard deviations of N(0, I), or where another density is as far below its peak. Move over a plane, or use the arrow keys: the decoder draws what lies there."));
+      el("p", { class: "note" }, "Dots are codes of test images, coloured by class; grey lines are the prior: 1, 2 and 3 standard deviations of N(0, I), or where another density is as far below its peak. Move over a plane, or use the arrow keys: the decoder draws what lies there."));
     const state = { at: [0.5, 0.5], shared: false, tiles: false };
     const check = (text, key, checked) => el("label", {}, el("input", { type: "checkbox", checked, onchange: (event) => { state[key] = event.target.checked; redraw(); } }), text);
     const panes = [pane(), pane()];
