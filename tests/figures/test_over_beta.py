@@ -42,6 +42,18 @@ def test_one_image_over_beta_is_of_one_network(directory, studies):
         assert len(lines) == 2 and all(list(line.get_xdata()) == BETAS for line in lines)
 
 
+def test_more_than_eight_latents_have_a_bar_along_their_rates(tmp_path, studies):
+    workdir = studies.write_grid(tmp_path, {"objective.beta": BETAS}, config={"model": {"conditioning": "beta"}}, latents=10)
+    figure = over_beta.over_beta(Directory(workdir))
+    studies.check_layout(figure)
+    *_, std, rate, bar = figure.axes
+    assert std.get_legend() is None and bar.get_ylabel() == "latent"
+    lines = [line for line in rate.lines if len(line.get_xdata()) == len(BETAS)]
+    heights = [line.get_ydata()[0] for line in lines]
+    assert len(lines) == 10 and heights == sorted(heights, reverse=True)  # as the colours are ordered
+    assert bar.get_yticklabels()[0].get_text() == "1"  # of most rate
+
+
 def test_there_is_none_without_such_a_network(tmp_path, studies):
     assert over_beta.over_beta(Directory(studies.write_grid(tmp_path, {"objective.beta": BETAS}))) is None
 

@@ -94,7 +94,7 @@ def _planes(directory: Directory, title: str):
             _name_outside(axes, families, prefix, heading)
         _bar(figure, figure.axes[-2:], families)
     if any(unit == "Bernoulli" for unit in groups) and directory.field("data.binarize") in (None, "none"):
-        note = "Pixels that are not bits, under a Bernoulli decoder: distortion is up to a normaliser, comparable within this study only"
+        note = "Bernoulli on pixels that are not bits: distortion is up to a normaliser, comparable within this study only"
         figure.supxlabel(note, fontsize=style.SMALL, color="0.35")
     style.settle(figure)
     for axes, families, prefix, _ in drawn:
