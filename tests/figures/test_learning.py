@@ -128,3 +128,13 @@ def test_a_rate_that_is_infinite_is_said_and_has_no_axes(tmp_path, studies):
     axes = learning.learning_curves(Directory(tmp_path)).axes[2]
     assert axes.get_title() == "rate" and not axes.axison
     assert [text.get_text() for text in axes.texts] == ["infinite: the codes are points"]
+
+
+def test_a_label_does_not_repeat_the_heading_of_its_plane(tmp_path, studies):
+    studies.write_grid(tmp_path, {"objective.beta": [0.5, 1.0, 4.0], "model.latents": [2, 3, 4]})
+    figure = learning.learning_curves(Directory(tmp_path))
+    legend = figure.axes[2].get_legend()
+    assert figure.axes[2].get_title() == "rate, latents 2"
+    assert [text.get_text() for text in legend.get_texts()] == ["beta 0.5", "beta 1", "beta 4"]
+    texts = {text.get_text() for axes in learning.posterior_std(Directory(tmp_path)).axes for text in axes.texts}
+    assert texts == {"beta 0.5", "beta 1", "beta 4"}

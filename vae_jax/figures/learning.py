@@ -44,7 +44,7 @@ def learning_curves(directory: Directory):
             style.label_axes(axes, heading, xlabel="epoch" if number == len(rows) - 1 else "")
             style.tidy(axes)
             row_axes.append(axes)
-        _key(figure, directory, row_axes, members, colors)
+        _key(figure, directory, row_axes, members, colors, label)
     return figure
 
 
@@ -98,7 +98,7 @@ def _zoom(axes, curves: Sequence[tuple[np.ndarray, np.ndarray]]) -> None:
         axes.set_ylim(late.min() - pad, late.max() + pad)
 
 
-def _key(figure, directory: Directory, axes: Sequence, members: Sequence[Setting], colors: Sequence) -> None:
+def _key(figure, directory: Directory, axes: Sequence, members: Sequence[Setting], colors: Sequence, plane: str) -> None:
     """Which colour is which setting: a legend beside the last of the axes, or a bar where there are too many."""
     from matplotlib.lines import Line2D
 
@@ -108,7 +108,7 @@ def _key(figure, directory: Directory, axes: Sequence, members: Sequence[Setting
         style.color_bar(figure, list(axes), colors, values, family.axis.rpartition(".")[2] or "setting")
         return
     handles = [
-        Line2D([], [], color=color, label=_drawn_label(directory, setting))
+        Line2D([], [], color=color, label=_within(_drawn_label(directory, setting), plane))
         for setting, color in zip(members, colors, strict=True)
     ]
     place = {"loc": "center left", "bbox_to_anchor": (1.02, 0.5), "frameon": False, "fontsize": style.SMALL}
@@ -119,6 +119,12 @@ def _drawn_label(directory: Directory, setting: Setting) -> str:
     """A setting's label; while a network that is told beta trains, each image has a beta of its own."""
     told = directory.value(setting, "model.conditioning") == "beta"
     return style.plain(f"{setting.name}, beta drawn for each image") if told else setting.label
+
+
+def _within(label: str, plane: str) -> str:
+    """A setting's label without what the heading of its plane says."""
+    said = plane.split(", ")
+    return ", ".join(part for part in label.split(", ") if part not in said) or label
 
 
 def _value_text(directory: Directory, family: Family, setting: Setting) -> str:
@@ -146,7 +152,7 @@ def posterior_std(directory: Directory):
     for number, (label, members) in enumerate(planes):
         first = axes = figure.add_subplot(rows, columns, number + 1, yscale="log", sharey=first)
         style.label_axes(axes, label, xlabel="epoch", ylabel="std" if number % columns == 0 else "")
-        ends.append((axes, _std_lines(figure, axes, directory, members)))
+        ends.append((axes, _std_lines(figure, axes, directory, members, label)))
     assert first is not None
     for axes, labels in ends:  # when the limits, which all share, are final
         style.plain_log(axes.yaxis, *first.get_ylim())
@@ -154,7 +160,7 @@ def posterior_std(directory: Directory):
     return figure
 
 
-def _std_lines(figure, axes, directory: Directory, members: Sequence[Setting]) -> list[tuple]:
+def _std_lines(figure, axes, directory: Directory, members: Sequence[Setting], plane: str) -> list[tuple]:
     """The lines of some settings; returns the ends that are to be labelled."""
     ends, colors = [], style.line_colors(members)
     for setting, color in zip(members, colors, strict=True):
@@ -164,12 +170,12 @@ def _std_lines(figure, axes, directory: Directory, members: Sequence[Setting]) -
         if len(values) > 1:
             axes.fill_between(epochs, values.min(axis=0), values.max(axis=0), color=color, alpha=0.2, linewidth=0)
         label = _drawn_label(directory, setting)
-        label = label if label == setting.label else style.wrapped(label, 1.8)
+        label = _within(label, plane) if label == setting.label else style.wrapped(label, 1.8)
         ends.append((float(epochs[-1]), float(mean[-1]), label, color))
     style.tidy(axes)
     axes.set_xlim(None, max(end[0] for end in ends))
     if len(members) > style.LINES:
-        _key(figure, directory, [axes], members, colors)
+        _key(figure, directory, [axes], members, colors, plane)
         return []
     return ends
 
