@@ -138,3 +138,11 @@ def test_a_label_does_not_repeat_the_heading_of_its_plane(tmp_path, studies):
     assert [text.get_text() for text in legend.get_texts()] == ["beta 0.5", "beta 1", "beta 4"]
     texts = {text.get_text() for axes in learning.posterior_std(Directory(tmp_path)).axes for text in axes.texts}
     assert texts == {"beta 0.5", "beta 1", "beta 4"}
+
+
+def test_fifty_lines_have_no_bands(tmp_path, studies):
+    studies.write_grid(tmp_path, {"objective.beta": [float(beta) for beta in range(50)]}, seeds=2)
+    figure = learning.learning_curves(Directory(tmp_path))
+    assert "bands" not in figure.get_suptitle() and "dashed" not in figure.get_suptitle()
+    for each in (figure, learning.posterior_std(Directory(tmp_path))):
+        assert not any(collection for axes in each.axes for collection in axes.collections if axes.lines)

@@ -172,3 +172,14 @@ def test_error_bars_are_in_view(tmp_path, studies):
     for axes in rate_distortion.trade_off(Directory(tmp_path)).axes:
         low, high = axes.get_ylim()
         assert low < 20.5 and high > 27  # means from 22 to 25.5 with errors of 1.5
+
+
+def test_a_split_that_was_not_evaluated_has_no_plane(tmp_path, studies):
+    studies.write_grid(tmp_path, {"objective.beta": [0.5, 1.0, 4.0]})
+    rows = tables.read_csv(tmp_path / "results.csv")
+    tables.write_csv(
+        tmp_path / "results.csv", [{k: v for k, v in row.items() if not k.startswith("train_")} for row in rows]
+    )
+    figure = rate_distortion.trade_off(Directory(tmp_path))
+    studies.check_layout(figure)
+    assert [axes.get_title() for axes in figure.axes] == ["test split"]

@@ -11,6 +11,7 @@ from vae_jax.figures.settings import Family, Role, Setting
 QUANTITIES = ("loss", "distortion", "rate")
 SPLITS = {"train": "training split", "valid": "validation split"}
 PLANES = 8  # of curves in one figure
+BANDS = 16  # lines in a plane that have bands: those of more would lie on each other
 NAMED = 45  # rows of a map of rates that all have their label
 USED = 0.01  # nats from which a latent counts as used
 
@@ -24,17 +25,18 @@ def learning_curves(directory: Directory):
     splits = [split for split in SPLITS if any(len(directory.curve(setting, f"{split}_loss")[0]) for setting in shown)]
     # Both splits share a row, unless there are too many lines for it.
     rows = [(label, members, kind) for label, members in planes for kind in _rows_of(members, splits)]
-    title = "Learning curves in nats per image" + (
-        ": training split (solid), validation split (dashed)" if splits[1:] else ""
-    )
-    title += "; bands: range over seeds" if any(len(setting.rows) > 1 for setting in shown) else ""
+    together = any(len(kind) > 1 for _, _, kind in rows)
+    title = "Learning curves in nats per image" + (": training split (solid), validation split (dashed)" if together else "")
+    banded = [members for _, members in planes if len(members) <= BANDS]
+    title += "; bands: range over seeds" if any(len(s.rows) > 1 for members in banded for s in members) else ""
     figure = style.new_figure(style.WIDTH, (2.5 if len(rows) < 4 else 2.0) * len(rows) + 0.7, f"{title}{note}")
     for number, (label, members, kind) in enumerate(rows):
         colors = style.line_colors(members)
         row_axes = []
         for column, name in enumerate(QUANTITIES):
             axes = figure.add_subplot(len(rows), 3, 3 * number + column + 1)
-            drawn = [_curve(axes, directory, *pair, name, kind) for pair in zip(members, colors, strict=True)]
+            band = len(members) <= BANDS
+            drawn = [_curve(axes, directory, *pair, name, kind, band) for pair in zip(members, colors, strict=True)]
             _zoom(axes, [values for curves in drawn for values in curves])
             if not any(drawn):
                 axes.set_axis_off()
@@ -65,8 +67,10 @@ def _planes(directory: Directory, shown: Sequence[Setting]) -> tuple[list[tuple[
     return planes[:PLANES], note
 
 
-def _curve(axes, directory: Directory, setting: Setting, color, name: str, splits: Sequence[str]) -> list[tuple]:
-    """The lines of a setting on some splits, with the band of the first; returns (epochs, mean) of each."""
+def _curve(
+    axes, directory: Directory, setting: Setting, color, name: str, splits: Sequence[str], has_band: bool
+) -> list[tuple]:
+    """The lines of a setting on some splits, the first one with its band; returns (epochs, mean) of each."""
     if name == "rate" and setting.role is Role.DETERMINISTIC:
         return []  # infinite
     drawn = []
@@ -78,7 +82,7 @@ def _curve(axes, directory: Directory, setting: Setting, color, name: str, split
         dashes = "--" if split == "valid" and len(splits) > 1 else "-"
         label = setting.label if split == splits[0] else f"_{setting.label}, {SPLITS[split]}"
         axes.plot(epochs, mean, dashes, color=color, linewidth=1.4, label=label, marker="o" if len(epochs) == 1 else None)
-        if len(values) > 1 and split == splits[0]:
+        if has_band and len(values) > 1 and split == splits[0]:
             band = {"color": color, "alpha": 0.2, "linewidth": 0}
             axes.fill_between(epochs, values.min(axis=0), values.max(axis=0), **band)
         drawn.append((epochs, mean))
@@ -167,7 +171,7 @@ def _std_lines(figure, axes, directory: Directory, members: Sequence[Setting], p
         epochs, values = directory.curve(setting, "train_mean_std")
         mean = values.mean(axis=0)
         axes.plot(epochs, mean, color=color, linewidth=1.5, label=setting.label)
-        if len(values) > 1:
+        if len(values) > 1 and len(members) <= BANDS:
             axes.fill_between(epochs, values.min(axis=0), values.max(axis=0), color=color, alpha=0.2, linewidth=0)
         label = _drawn_label(directory, setting)
         label = _within(label, plane) if label == setting.label else style.wrapped(label, 1.8)

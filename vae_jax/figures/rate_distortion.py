@@ -75,13 +75,17 @@ def _planes(directory: Directory, title: str):
             groups.setdefault(_unit(directory, family), []).append(family)
     if not groups:
         return None
-    figure = style.new_figure(style.WIDTH, 4.7 * len(groups) + 0.5, title + _seeds(directory))
+    # Evaluation may have left the training split out.
+    splits = {p: name for p, name in SPLITS.items() if any(_points(family, p) for family in directory.families)}
+    wide = style.WIDTH if len(splits) > 1 else 0.66 * style.WIDTH
+    figure = style.new_figure(wide, 4.7 * len(groups) + 0.5, title + _seeds(directory))
     drawn = []
     for row, (unit, families) in enumerate(groups.items()):
         first = None
         view = _view(families)
-        for column, (prefix, split) in enumerate(SPLITS.items()):
-            first = axes = figure.add_subplot(len(groups), 2, 2 * row + column + 1, sharex=first, sharey=first)
+        for column, (prefix, split) in enumerate(splits.items()):
+            place = len(splits) * row + column + 1
+            first = axes = figure.add_subplot(len(groups), len(splits), place, sharex=first, sharey=first)
             axes.set(**view)
             lower = "lower is better" if column == 0 else ""
             style.label_axes(
@@ -92,7 +96,7 @@ def _planes(directory: Directory, title: str):
             drawn.append((axes, families, prefix, heading))
             _draw_points(axes, families, prefix, [f for f in families if over_beta.is_told_beta(directory, f)])
             _name_outside(axes, families, prefix, heading)
-        _bar(figure, figure.axes[-2:], families)
+        _bar(figure, figure.axes[-len(splits) :], families)
     if any(unit == "Bernoulli" for unit in groups) and directory.field("data.binarize") in (None, "none"):
         note = "Bernoulli on pixels that are not bits: distortion is up to a normaliser, comparable within this study only"
         figure.supxlabel(note, fontsize=style.SMALL, color="0.35")
