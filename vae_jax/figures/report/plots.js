@@ -90,7 +90,7 @@ const Plots = (() => {
       if (to <= from) continue;
       found.push(svg("line", { class: "equal", x1: scale.x(from), y1: scale.y(total - from), x2: scale.x(to), y2: scale.y(total - to) }));
       const at = from + 0.09 * (to - from);
-      if (to - from > 0.12 * (x1 - x0)) found.push(svg("text", { class: "equal-label", x: scale.x(at) + 3, y: scale.y(total - at) - 3, "text-anchor": "start" }, format(-total)));
+      if (to - from > 0.12 * (x1 - x0) && scale.y(total - at) > scale.box.top + 14) found.push(svg("text", { class: "equal-label", x: scale.x(at) + 3, y: scale.y(total - at) - 3, "text-anchor": "start" }, format(-total)));
     }
     return found;
   }
