@@ -141,7 +141,7 @@ def test_a_label_does_not_repeat_the_heading_of_its_plane(tmp_path, studies):
 
 
 def test_fifty_lines_have_no_bands(tmp_path, studies):
-    studies.write_grid(tmp_path, {"objective.beta": [float(beta) for beta in range(50)]}, seeds=2)
+    studies.write_grid(tmp_path, {"objective.beta": [float(beta + 1) for beta in range(50)]}, seeds=2)
     figure = learning.learning_curves(Directory(tmp_path))
     assert "bands" not in figure.get_suptitle() and "dashed" not in figure.get_suptitle()
     for each in (figure, learning.posterior_std(Directory(tmp_path))):
