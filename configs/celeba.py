@@ -10,7 +10,8 @@ on drawn faces. Not run on celeb_a itself, but from a small prepared set of the 
 
 Cost by counting, not measured: 0.34 GFLOP an image and step, 1.1 PFLOP a run, 6.5 in all. At the rate of the 64x64 step in
 docs/performance.md that is a day on 2 cores; a GPU that reaches 10 TFLOP/s would take eleven minutes. The images of both
-splits are 2.2 GB of bytes. --config.model.encoder=resnet --config.model.decoder=resnet trains residual networks instead.
+splits are 2.2 GB of bytes; --config.data.resident=false leaves them on the disk. --config.model.encoder=resnet
+--config.model.decoder=resnet trains residual networks instead.
 """
 
 from configs import ablations, base
