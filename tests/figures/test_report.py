@@ -40,7 +40,7 @@ def studies(tmp_path_factory):
     gaussian = {"model__likelihood": "gaussian", "eval__calibration_samples": 0, "eval__decoded": 0}
     plans = {
         "plane": (tiny(), balance, ()),
-        "conv": (tiny(model__latents=4, **gaussian, **conv), balance, ()),
+        "conv": (tiny(model__latents=6, **gaussian, **conv), balance, ()),
         "told": (tiny(model__conditioning="beta", eval__betas=(0.1, 0.5, 4.0)), None, ()),
         "vectors": (tiny(model__latents=3, **gaussian, **vectors), None, [("model.prior", ["normal", "flow"])]),
     }
@@ -230,7 +230,7 @@ def test_a_latent_is_moved_by_its_slider(page, studies):
     browser = page("conv")
     rows = browser.find_elements("css selector", ".latent")
     rates = [float(row.text.split("nats")[0].split()[-1].replace("−", "-")) for row in rows]
-    assert len(rows) == 4 and rates == sorted(rates, reverse=True)
+    assert len(rows) == 6 and rates == sorted(rates, reverse=True)
     rows[0].find_element("css selector", "input").send_keys(*["\ue014"] * 5)
     run, z, image = browser.execute_script(
         """const {explorer, sliders} = report.studies[0];
