@@ -419,3 +419,30 @@ def test_the_study_of_celeb_a_runs_from_a_prepared_set(tmp_path):
     assert all(np.isfinite(row["distortion"]) and 0 <= row["knn_accuracy"] <= 1 for row in rows)
     assert {"mig_Smiling", "sap_Eyeglasses", "frechet_midpoint"} <= set(rows[3])
     assert len(tables.read_csv(tmp_path / "run/results.csv")) == 6
+
+
+# Images that stay in their shards
+
+
+def test_images_may_stay_in_their_files(small):
+    """The same pixels and labels, of which only the latter are read at once."""
+    resident, streamed = (load("mnist", dir=str(small.parent), resident=how) for how in ("true", "false"))
+    assert (resident.is_streamed, streamed.is_streamed) == (False, True)
+    assert resident.spec == streamed.spec
+    for name, split in resident.splits.items():
+        np.testing.assert_array_equal(split.pixels, streamed.splits[name].pixels[:])
+        np.testing.assert_array_equal(split.labels, streamed.splits[name].labels)
+    rows = np.array([40, 3, 3, 17])
+    np.testing.assert_array_equal(resident.splits["train"].pixels[rows], streamed.splits["train"].pixels[rows])
+
+
+def test_a_shard_that_is_cut_short_under_a_run(small, tmp_path):
+    """One line that names it, of the rows that are gone."""
+    root = pathlib.Path(shutil.copytree(small.parent, tmp_path / "sets"))
+    streamed = load("mnist", dir=str(root), resident="false")
+    (shard,) = root.rglob("*test*")
+    os.truncate(shard, shard.stat().st_size // 2)
+    assert len(streamed.splits["train"].pixels[:5]) == 5
+    with pytest.raises(errors.UserError, match=f"^{shard} cannot be read \\(") as caught:
+        streamed.splits["test"].pixels[:]
+    assert "\n" not in str(caught.value)

@@ -9,14 +9,13 @@ import dataclasses
 import functools
 import hashlib
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
 from jaxtyping import Array, Key
 
 from vae_jax.core import errors, keys, schema
 from vae_jax.core.registry import Registry
-from vae_jax.data import digits, folder, npy, npz, rendered, stored, tfds
+from vae_jax.data import digits, folder, npy, npz, rendered, statistics, stored, tfds
 from vae_jax.data.binarize import BLOCK, ImageSpec, binarized, bits_of_block, draw_bits, prepare, to_unit
 from vae_jax.data.labels import labelled
 from vae_jax.data.shapes import Factor
@@ -43,9 +42,6 @@ DATASETS: Registry[Source] = Registry(
 )
 TFDS = Source(functools.partial(tfds.load, others=DATASETS), ("dir", "download", "size", "label"))  # every other name
 TEST_FRACTION = 0.2  # of a data set that has no test split
-# Whitening leaves out axes whose std is a smaller part of the largest. On MNIST, whose axes of smaller std are a few images
-# each, test images then lie no further out than training images do.
-UNSPANNED = 1e-3
 EVALUATED = 50_000  # images of a split that are evaluated, where they are read from a disk and the config does not say
 STREAMED = "rows "  # heads a digest that is of some rows only
 
@@ -201,13 +197,7 @@ class Dataset:
           largest std of an axis.
         """
         if normalize not in self._statistics:
-            pixels = self.splits["train"].pixels
-            if normalize == "none":
-                self._statistics[normalize] = {}
-            elif isinstance(pixels, Stored):
-                self._statistics[normalize] = _statistics_of_blocks(pixels, self.spec.levels, normalize)
-            else:
-                self._statistics[normalize] = _statistics(to_unit(pixels, self.spec.levels), normalize)
+            self._statistics[normalize] = statistics.of(self.splits["train"].pixels, self.spec.levels, normalize)
         return dict(self._statistics[normalize])
 
 
@@ -275,45 +265,3 @@ def batches(images: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
     padded[: len(images)] = images
     mask = np.arange(count * size) < len(images)
     return padded.reshape(count, size, *images.shape[1:]), mask.reshape(count, size)
-
-
-def _statistics(images: np.ndarray, normalize: str) -> dict[str, np.ndarray]:
-    """See `Dataset.statistics`."""
-    std = images.std(axis=0, dtype=float)
-    found = _of_moments(images.mean(axis=0, dtype=float), std, normalize)
-    if normalize == "whiten":
-        centred = (images - found["mean"]).reshape(len(images), -1)
-        values, vectors = np.linalg.eigh(centred.T @ centred / len(images))
-        std = np.sqrt(np.maximum(values, 0))
-        # What training does not span says nothing: there an image would be divided by rounding errors.
-        is_spanned = std > UNSPANNED * std[-1]
-        inverse = np.where(is_spanned, 1 / np.where(is_spanned, std, 1), 0)
-        color = vectors * np.where(is_spanned, std, 0)
-        found |= {"scale": std[-1] or 1.0, "whiten": vectors * inverse, "color": color.T}
-    return {name: np.asarray(array, np.float32) for name, array in found.items()}
-
-
-def _of_moments(mean: np.ndarray, std: np.ndarray, normalize: str) -> dict[str, Any]:
-    """What follows from mean and std of each pixel, in float64."""
-    found = {"mean": mean, "scale": std.max() or 1.0}
-    if normalize == "standardize":
-        found["std"] = np.where(std > 1e-6 * std.max(), std, std.mean() or 1.0)
-    return found
-
-
-def _statistics_of_blocks(pixels: Stored, levels: int, normalize: str) -> dict[str, np.ndarray]:
-    """The same, reading the pixels once; blocks are merged by the formula of Chan et al. (1983), in float64."""
-    if normalize == "whiten":
-        raise errors.UserError(
-            "model.normalize=whiten: needs all pixels in memory; use center or standardize, or data.resident=true"
-        )
-    count, mean, squares = 0, np.zeros(pixels.shape[1:]), np.zeros(pixels.shape[1:])
-    for block in stored.blocks(pixels, "mean and std of the training split"):
-        images = to_unit(block, levels)
-        here, total = images.mean(axis=0, dtype=float), count + len(images)
-        squares += images.var(axis=0, dtype=float) * len(images)
-        squares += np.square(here - mean) * (count * len(images) / total)
-        mean += (here - mean) * (len(images) / total)
-        count = total
-    found = _of_moments(mean, np.sqrt(squares / count), normalize)
-    return {name: np.asarray(array, np.float32) for name, array in found.items()}

@@ -26,6 +26,7 @@ SLOW = 60.0  # seconds without anything read after which a line says so
 LIMIT = 600.0  # and after which it is given up
 BYTES = 64 * 2**20  # that are read at a time, where all are read
 FEW = 4096  # rows at a time, at most
+MANY = 100_000  # images of which reading all is shown
 SAMPLE = 2048  # rows, evenly spaced, that stand for all where reading all takes too long
 
 
@@ -119,13 +120,16 @@ def evenly(count: int, most: int) -> Int[np.ndarray, " n"]:
 
 
 def blocks(pixels: Pixels, what: str = "") -> Iterator[np.ndarray]:
-    """All pixels in order, some at a time; with `what` the progress is shown under that name."""
+    """All pixels in order, some at a time; of many the progress is shown under the name `what`, where there is one."""
     size = int(np.clip(BYTES // max(int(np.prod(pixels.shape[1:])) * 4, 1), 1, FEW))
+    is_shown = bool(what) and len(pixels) > MANY
     progress = Progress(what, len(pixels), "image")
     for start in range(0, len(pixels), size):
         yield pixels[start : start + size]
-        if what:
+        if is_shown:
             progress.update(min(start + size, len(pixels)))
+    if is_shown:
+        progress.finish()
 
 
 def extent(pixels: Pixels) -> tuple[float, float]:
