@@ -1,6 +1,8 @@
 """Data that are read for each batch give the bits of data in memory, also after any interruption."""
 
+import dataclasses
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -14,7 +16,7 @@ from support import NOT_EVALUATED, ROOT, assert_same_numbers, signed, tiny
 from vae_jax.core import errors
 from vae_jax.data import dataset, stored
 from vae_jax.storage import checkpoints, run_directory
-from vae_jax.study import planning, study
+from vae_jax.study import planning, provenance, study
 from vae_jax.system import runs, signals
 from vae_jax.training import loop, session, streamed
 
@@ -164,6 +166,21 @@ def test_a_directory_goes_on_with_data_held_in_another_way(resident, tmp_path):
         study.run(tiny(**NOT_EVALUATED), here, None, THREE)
     study.run(tiny(**STREAMED), here, None, THREE)
     assert_same(here, resident)
+
+
+def test_another_order_is_refused_and_another_way_to_hold_the_data_is_not():
+    own, shared, streamed = (planning.plan(tiny(**fields)).sources() for fields in ({}, SHARED, STREAMED))
+    for here, there in ((streamed, shared), (shared, streamed), (own, own)):
+        provenance.check_data(here, provenance.data(there), "here")
+    for here, there, message in (
+        (streamed, own, "its runs has an order of the images of its own; to go on, give data.resident=true"),
+        (own, streamed, "all its runs see the images in one order; to go on, give data.order=shared"),
+    ):
+        with pytest.raises(errors.UserError, match=re.escape(message)):
+            provenance.check_data(here, provenance.data(there), "here")
+    changed = dataclasses.replace(next(iter(streamed.values())), splits={})
+    with pytest.raises(errors.UserError, match="are not those that the study began with"):
+        provenance.check_data(dict.fromkeys(streamed, changed), provenance.data(shared), "here")
 
 
 # Memory
