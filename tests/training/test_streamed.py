@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from support import NOT_EVALUATED, ROOT, assert_same_numbers, signed, tiny
 
+import vae_jax
 from vae_jax.core import errors
 from vae_jax.data import dataset, stored
 from vae_jax.storage import checkpoints, run_directory
@@ -187,7 +188,7 @@ def test_another_order_is_refused_and_another_way_to_hold_the_data_is_not():
 
 
 def test_nothing_reads_a_whole_split(tmp_path, monkeypatch, capsys):
-    """Neither training nor evaluation, whose images are some of each split."""
+    """Neither training, nor evaluation, whose images are some of each split, nor the page."""
     read, sizes = stored.ArrayInMemory.read, []
     monkeypatch.setattr(
         stored.ArrayInMemory, "read", lambda self, rows, told: sizes.append(len(rows)) or read(self, rows, told)
@@ -196,6 +197,7 @@ def test_nothing_reads_a_whole_split(tmp_path, monkeypatch, capsys):
         monkeypatch.setattr(module, name, value)
     monkeypatch.setattr(session, "VALID", 4 * 64 * 90)  # images as floats
     rows = study.run(tiny(data__resident="false", train__epochs=2, eval__batch_size=64), tmp_path / "here")
+    vae_jax.report(tmp_path / "here")
     assert max(sizes) == 128  # a batch
     assert "evaluation: 120 of 1,295 train images, 120 of 359 test images, evenly from all of them (eval.images)" in (
         capsys.readouterr().err

@@ -89,7 +89,7 @@ def _images(workdir: pathlib.Path, source: Mapping[str, Any], images: int, model
 
 
 class _Images:
-    """The test images of data on a disk, read where they are asked for by their numbers."""
+    """The test images of data on a disk, read where some of them are asked for, as of an array."""
 
     def __init__(self, dataset: Dataset):
         self.dataset = dataset
@@ -97,6 +97,7 @@ class _Images:
     def __len__(self) -> int:
         return len(self.dataset.splits["test"])
 
-    def __getitem__(self, rows: int | np.ndarray) -> np.ndarray:
-        found = self.dataset.chosen("test", np.atleast_1d(rows))
-        return found if isinstance(rows, np.ndarray) else found[0]
+    def __getitem__(self, rows: int | slice | np.ndarray) -> np.ndarray:
+        numbers = np.arange(len(self))[rows]
+        found = self.dataset.chosen("test", np.atleast_1d(numbers))
+        return found if numbers.ndim else found[0]
