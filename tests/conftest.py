@@ -9,7 +9,7 @@ import tempfile
 import jax
 import numpy as np
 import pytest
-from support import with_settings
+from support import few_optimizations, with_settings
 
 from vae_jax.evaluation import evaluate
 from vae_jax.system import memory
@@ -64,13 +64,19 @@ def memory_returned():
 
 @pytest.fixture
 def compiled_quickly():
-    """Without most of XLA's optimizations, for tests that compare no bits: compiles in half the time."""
-    yield from with_settings(jax_disable_most_optimizations=True)
+    """For tests that compare no bits of different programs."""
+    yield from few_optimizations()
 
 
 @pytest.fixture(scope="module")
 def compiled_quickly_here():
     """The same for a whole file, the fixtures that its tests share included."""
+    yield from few_optimizations()
+
+
+@pytest.fixture(scope="module")
+def compiled_without_most_optimizations_here():
+    """By the emitters that programs have outside the tests: with them runs have the same bits in blocks of any size."""
     yield from with_settings(jax_disable_most_optimizations=True)
 
 

@@ -8,7 +8,7 @@ import sys
 import time
 
 import pytest
-from support import ROOT
+from support import QUICK, ROOT
 
 from vae_jax.storage import run_directory
 
@@ -38,7 +38,7 @@ def arguments(workdir: pathlib.Path, epochs: int) -> list[str]:
 
 def known(**variables: str) -> dict[str, str]:
     """The environment, without proxies, which gRPC would ask for the way to this machine."""
-    variables |= {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    variables |= QUICK
     return {name: value for name, value in os.environ.items() if "proxy" not in name.lower()} | variables
 
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 import pytest
-from support import FORKS
+from support import FORKS, QUICK
 
 from experiments import command_line, config_files
 from vae_jax.evaluation import config as evaluation
@@ -29,7 +29,7 @@ SMALL = {
 TRAIN = ["--config=configs/vae.py", *(f"--config.{key}={value}" for key, value in SMALL.items())]
 TRAIN += ["--sweep=objective.beta=0.5,1", "--sweep=seed=0,1", "--tensorboard"]
 ESCAPE = "\x1b"
-QUICK = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # half the time to compile
+ENVIRONMENT = os.environ | QUICK
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def clone(tmp_path_factory):
 @pytest.fixture(scope="module")
 def trained(clone):
     command = [sys.executable, "-m", "experiments.train", *TRAIN, f"--compilation_cache={clone / 'compiled'}"]
-    return subprocess.run(command, cwd=clone, env=QUICK, capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(command, cwd=clone, env=ENVIRONMENT, capture_output=True, text=True, timeout=300, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -63,12 +63,11 @@ def typed(clone, trained):
         **{f"help of {main}": (main, ["--help"]) for main in ("train", "evaluate", "figures", "report")},
     }
     asked = json.dumps([(f"experiments.{main}", arguments) for main, arguments in commands.values()])
-    quick = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
     done = subprocess.run(
         [sys.executable, "-c", FORKS],
         input=asked,
         cwd=clone,
-        env=quick,
+        env=ENVIRONMENT,
         capture_output=True,
         text=True,
         timeout=300,

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from support import with_settings
 
 from configs import linear, water_filling
 from vae_jax.core import errors
@@ -10,15 +9,11 @@ from vae_jax.data.dataset import Dataset, ImageSpec, Split
 from vae_jax.evaluation import baselines, closed_form
 from vae_jax.study import grid, study
 
+# No bits are compared, and programs this small run as fast however they are compiled.
+pytestmark = pytest.mark.usefixtures("compiled_quickly_here")
 LATENTS, PIXELS, ROWS = 2, 6, 150
 SIGMA = 0.5
 PAIRS = ((0.1, 0.5), (1.0, 0.5), (4.0, 0.25), (10.0, 0.5))  # (beta, sigma); the middle two have one theta
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compiled_quickly_here():
-    # No bits are compared, and programs this small run as fast however they are compiled.
-    yield from with_settings(jax_disable_most_optimizations=True)
 
 
 @pytest.fixture(scope="module")

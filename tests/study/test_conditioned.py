@@ -8,7 +8,7 @@ import zipfile
 import jax
 import numpy as np
 import pytest
-from support import ROOT, SMALL, assert_same_numbers, tiny, with_settings
+from support import ROOT, SMALL, assert_same_numbers, few_optimizations, tiny
 
 from vae_jax.api import frames, trained
 from vae_jax.core import errors
@@ -45,7 +45,7 @@ def in_the_checkout():
     """Where the data lie; and all is compiled with the same few optimizations."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
-        yield from with_settings(jax_disable_most_optimizations=True)
+        yield from few_optimizations()
 
 
 def sweep(add):

@@ -6,7 +6,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from support import ROOT, SMALL, tiny, with_settings
+from support import ROOT, SMALL, few_optimizations, tiny
 
 from vae_jax.api import pages
 from vae_jax.core import errors
@@ -51,7 +51,7 @@ def in_the_checkout():
     """Where the data lie; and all is compiled with the same few optimizations."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
-        yield from with_settings(jax_disable_most_optimizations=True)
+        yield from few_optimizations()
 
 
 @pytest.fixture(scope="module")
