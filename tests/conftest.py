@@ -12,6 +12,7 @@ import pytest
 from support import few_optimizations, with_settings
 
 from vae_jax.evaluation import evaluate
+from vae_jax.study import ahead
 from vae_jax.system import memory
 from vae_jax.training import step
 
@@ -82,8 +83,13 @@ def compiled_without_most_optimizations_here():
 
 @pytest.fixture(scope="module")
 def one_run_at_a_time():
-    """Runs take turns, as where memory is short: studies of all sizes share the programs of one run. The same numbers."""
+    """Runs take turns, as where memory is short: studies of all sizes share the programs of one run. The same numbers.
+
+    Nothing is compiled ahead, which would be for all runs at a time.
+    """
     with pytest.MonkeyPatch.context() as patch:
+        for turn in ("train", "plan"):
+            patch.setattr(ahead.Ahead, turn, lambda *_: None)
         halving = memory.halving
         patch.setattr(memory, "halving", lambda attempt, runs, *rest, **named: halving(attempt, 1, *rest, **named))
         yield

@@ -1,5 +1,8 @@
 """A function over one run, made a function over many: the same bits on any number of devices, and no talk between runs."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -184,3 +187,35 @@ def test_take_undoes_stack():
     for index, tree in enumerate(trees):
         assert_same(runs.take(stacked, index), tree)
     assert_same(runs.take(stacked, slice(1, None)), runs.stack(trees[1:]))
+
+
+def test_what_threads_compile_is_not_traced_or_compiled_again():
+    """By the shapes that `put` gives the arguments."""
+    traces, mesh = [], runs.mesh(2)
+    program = runs.over_runs(lambda run, x: traces.append(run) or train(run, x), mesh)
+    with ThreadPoolExecutor(2) as threads:
+        for _ in range(2):
+            program.compile_ahead(threads, runs.shaped(grid(1), mesh, 4), runs.shaped(SHARED, mesh))
+    found = program(runs.put(grid(4), mesh), runs.put(SHARED, mesh, shared=True))
+    assert len(traces) == 1 and program._jitted._cache_size() == 1
+    assert_same(found, runs.over_runs(train, mesh)(grid(4), SHARED))
+
+
+def test_what_fails_in_a_thread_fails_where_it_is_called():
+    mesh, x = runs.mesh(1), np.zeros(3, np.float32)
+    program = runs.over_runs(lambda x: x + SHARED[:, :2] @ SHARED, mesh)
+    with ThreadPoolExecutor(1) as threads:
+        program.compile_ahead(threads, runs.shaped(x, mesh, 3))
+    with pytest.raises((TypeError, ValueError), match=r"contracting|dot_general|matmul"):
+        program(x)
+
+
+def test_what_no_thread_came_to_is_compiled_where_it_is_called():
+    mesh, x = runs.mesh(1), np.zeros(3, np.float32)
+    program, may_end = runs.over_runs(lambda x: x + 1, mesh), threading.Event()
+    threads = ThreadPoolExecutor(1)
+    threads.submit(may_end.wait)
+    program.compile_ahead(threads, runs.shaped(x, mesh, 3))
+    threads.shutdown(wait=False, cancel_futures=True)
+    may_end.set()
+    assert_same(program(x), x + 1)

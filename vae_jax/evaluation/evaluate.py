@@ -9,8 +9,10 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Executor
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
@@ -85,7 +87,11 @@ class Inputs:
 
 
 def evaluate(
-    trained: TrainedRuns, spec: EvalConfig, dataset: Dataset, progress: Progress | None = None
+    trained: TrainedRuns,
+    spec: EvalConfig,
+    dataset: Dataset,
+    progress: Progress | None = None,
+    plan: "Plan | None" = None,
 ) -> Iterator[tuple[dict, dict]]:
     """Yield (metrics, arrays) for each run in order: a row of results.csv, and what its figures are drawn from.
 
@@ -95,9 +101,9 @@ def evaluate(
       dataset: its train and test splits are evaluated, and valid where the spec says so, with bits that stay the same; of a
         large split on a disk some images, see `EvalConfig.images`.
       progress: counts runs, from where it stands on.
+      plan: of this setting, if there is one.
     """
-    setting = Setting(trained.model, spec, dataset.evaluated(spec.images), trained.objective)
-    plan = Plan.of(setting)
+    plan = plan or Plan.of(Setting(trained.model, spec, dataset.evaluated(spec.images), trained.objective))
     _say_fewer(plan, dataset)
     if not plan.metrics:
         yield from (({}, {}) for _ in range(len(trained)))
@@ -105,7 +111,6 @@ def evaluate(
             progress.update(progress.done + len(trained))
         return
     start, together, done = 0, plan.together(len(trained)), progress.done if progress else 0
-    programs = functools.lru_cache(maxsize=1)(functools.partial(Programs.build, plan))
 
     def report(runs_done: float | int) -> None:
         if progress:
@@ -114,10 +119,10 @@ def evaluate(
     def attempt(start: int, together: int) -> list["Measured"]:
         block = trained.take(slice(start, start + together))
         with memory.watched(together):
-            return _measure(plan, programs(together), block, lambda share: report(start + share * len(block)))
+            return _measure(plan, plan.programs(together), block, lambda share: report(start + share * len(block)))
 
     while start < len(trained):
-        measured, together = memory.halving(functools.partial(attempt, start), together, release=programs.cache_clear)
+        measured, together = memory.halving(functools.partial(attempt, start), together, release=plan.release)
         for number, run in enumerate(measured, start):
             yield _row(plan, run), _arrays(plan, run)
             report(number + 1)
@@ -154,6 +159,7 @@ class Plan:
     setting: Setting
     metrics: dict[str, Metric]
     references: dict[str, Any]
+    _programs: dict[int, "Programs"] = dataclasses.field(default_factory=dict, init=False, repr=False, compare=False)
 
     @staticmethod
     def of(setting: Setting) -> "Plan":
@@ -197,18 +203,62 @@ class Plan:
             1, min(count, BLOCK, memory.free() // (4 * 4 * (shown + spread + codes + batch)))
         )  # and room for the rest
 
+    def programs(self, together: int) -> "Programs":
+        """What runs on the devices for so many runs or fewer at a time."""
+        if together not in self._programs:
+            self._programs[together] = Programs.build(self, together)
+        return self._programs[together]
+
+    def release(self) -> None:
+        """Forget all programs."""
+        self._programs.clear()
+
+    @property
+    def shown(self) -> int:
+        """How many of the first test images the programs of metrics see."""
+        spec = self.setting.spec
+        count = max(spec.batch_size, spec.ais_images if "ais" in self.metrics else 0, queries.SHOWN)
+        return min(count, len(self.setting.dataset.splits["test"]))
+
+    def compile_ahead(self, threads: Executor, trained: TrainedRuns) -> None:
+        """Have threads compile what evaluates runs like `trained`, of whose arrays only the shapes are looked at."""
+        if not self.metrics:
+            return
+        programs, model, spec = self.programs(self.together(len(trained))), self.setting.model, self.setting.spec
+        held = runs.shaped(trained.leaves, programs.mesh, programs.size)
+        number = jax.ShapeDtypeStruct((), np.dtype(np.int32))
+        images, shown = (_floats(count, *model.shape) for count in (spec.batch_size, self.shown))
+        x, first, *counters = runs.shaped((images, shown, number, number, number), programs.mesh)
+        z, codes = (
+            runs.shaped(_floats(1, count, model.latents), programs.mesh, programs.size)
+            for count in (spec.batch_size, len(self.setting.dataset.splits["test"]))
+        )
+        if model.sigma == "optimal":
+            programs.sigma.compile_ahead(threads, held, x, *counters[:2])
+        programs.codes.compile_ahead(threads, held, x, *counters)
+        for name in dict.fromkeys(name for split in self.splits for name in self.measured(split)):
+            programs.per_image[name].compile_ahead(threads, held, x, *counters)
+        programs.model.compile_ahead(threads, held)
+        for program in programs.once.values():
+            program.compile_ahead(threads, held, (codes, codes), first)
+        programs.decode.compile_ahead(threads, held, z)
+
+
+def _floats(*shape: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, np.dtype(np.float32))
+
 
 class Programs(NamedTuple):
     """What runs on the devices, each a function over the runs of a block."""
 
     mesh: Any
     size: int  # runs in a call
-    sigma: Callable  # (runs, images, batch number, limit) -> squared error [size]
-    codes: Callable  # (runs, images, batch number, split, limit) -> {name: [size, ...]}
-    per_image: dict[str, Callable]  # the same of each metric
-    model: Callable  # (runs) -> what the model is without an image
-    once: dict[str, Callable]  # (runs, codes, images) -> what a metric's program gives
-    decode: Callable  # (runs, latents [size, latents]) -> images
+    sigma: Any  # (runs, images, batch number, limit) -> squared error [size]
+    codes: Any  # (runs, images, batch number, split, limit) -> {name: [size, ...]}
+    per_image: dict[str, Any]  # the same of each metric
+    model: Any  # (runs) -> what the model is without an image
+    once: dict[str, Any]  # (runs, codes, images) -> what a metric's program gives
+    decode: Any  # (runs, latents [size, latents]) -> images
 
     @staticmethod
     def build(plan: Plan, together: int) -> "Programs":
@@ -216,7 +266,7 @@ class Programs(NamedTuple):
         mesh = runs.mesh(together)
         setting = plan.setting
 
-        def over(function: Callable, *static, mapped: int = 1) -> Callable:
+        def over(function: Callable, *static, mapped: int = 1) -> Any:
             return _over_runs(registry.changes(), function, setting.model, setting.spec, *static, mesh=mesh, mapped=mapped)
 
         return Programs(
@@ -239,7 +289,7 @@ class Programs(NamedTuple):
 
 
 @functools.lru_cache(maxsize=64)
-def _over_runs(changes: int, function: Callable, *static, mesh: Any, mapped: int) -> Callable:
+def _over_runs(changes: int, function: Callable, *static, mesh: Any, mapped: int) -> Any:
     """`runs.over_runs`, made once for equal models and settings, so that a process traces and compiles it once."""
     return runs.over_runs(functools.partial(function, *static), mesh, mapped=mapped)
 
@@ -352,9 +402,7 @@ def _run_once(plan: Plan, programs: Programs, held: tuple, arrays: list[dict]) -
     """What the programs of the metrics found, with a leading runs axis."""
     if not programs.once:
         return {}
-    spec = plan.setting.spec
-    count = max(spec.batch_size, spec.ais_images if "ais" in plan.metrics else 0, queries.SHOWN)
-    images = runs.put(batches.first(plan.setting.dataset, "test", count), programs.mesh, shared=True)
+    images = runs.put(batches.first(plan.setting.dataset, "test", plan.shown), programs.mesh, shared=True)
     stacked = runs.stack([(each["mean"], each["log_var"]) for each in arrays])
     codes = runs.put(runs.pad(stacked, programs.size), programs.mesh)
     return {name: runs.fetch(program(held, codes, images)) for name, program in programs.once.items()}

@@ -6,7 +6,7 @@ import platform
 import shlex
 import sys
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,11 @@ from vae_jax.training.state import TrainState
 
 
 def train(
-    study: Study, workdir: pathlib.Path, known: Collection[int] = (), on_chunk: loop.OnChunk | None = None
+    study: Study,
+    workdir: pathlib.Path,
+    known: Collection[int] = (),
+    on_chunk: loop.OnChunk | None = None,
+    reached: Callable[[int], object] = lambda index: None,
 ) -> list[TrainState | None]:
     """Train every group to its last epoch, or go on with it.
 
@@ -34,6 +38,7 @@ def train(
       workdir: its directory.
       known: the rows of results that are there; a group of which all are is not looked at.
       on_chunk: called with the rows that each chunk adds to `metrics.jsonl`.
+      reached: called with the number of each group before it is trained.
 
     Returns:
       The final states of the groups, None of those that were not looked at.
@@ -46,15 +51,20 @@ def train(
         if set(study.rows_of(group)) <= set(known):
             states.append(None)
             continue
-        labels = [label(study, number) for number in group.numbers]
-        directory = checkpoint_directory(workdir, index)
         start = time.time()
-        job = loop.Job(group.spec, group.hyperparams, group.dataset, labels, directory, workdir / "metrics.jsonl")
+        reached(index)
         with signals.held() as stop:
-            state = loop.fit(job, stop, on_chunk)
+            state = loop.fit(job(study, index, workdir), stop, on_chunk)
         states.append(state)
-        log(workdir, {"event": "trained", "group": index, "runs": len(labels), "seconds": time.time() - start})
+        log(workdir, {"event": "trained", "group": index, "runs": len(group.numbers), "seconds": time.time() - start})
     return states
+
+
+def job(study: Study, index: int, workdir: pathlib.Path) -> loop.Job:
+    """What `loop.fit` trains of group number `index`."""
+    group, directory = study.groups[index], checkpoint_directory(workdir, index)
+    labels = [label(study, number) for number in group.numbers]
+    return loop.Job(group.spec, group.hyperparams, group.dataset, labels, directory, workdir / "metrics.jsonl")
 
 
 def saved_state(group: Group, directory: pathlib.Path, workdir: pathlib.Path) -> TrainState:
@@ -72,7 +82,11 @@ def saved_state(group: Group, directory: pathlib.Path, workdir: pathlib.Path) ->
 
 
 def measure(
-    study: Study, states: Sequence[TrainState | None], workdir: pathlib.Path, known: Mapping[int, Row] | None = None
+    study: Study,
+    states: Sequence[TrainState | None],
+    workdir: pathlib.Path,
+    known: Mapping[int, Row] | None = None,
+    plan_of: Callable[[int], evaluate.Plan | None] = lambda index: None,
 ) -> list[Row]:
     """Evaluate the runs; write `results.csv`, in the order of `study.rows` and baselines after them, and `arrays/`.
 
@@ -81,17 +95,18 @@ def measure(
       states: the final states of the groups; None where all rows of the group are known.
       workdir: the directory of the study.
       known: rows that are there already, by number: their cells stay as they are.
+      plan_of: the plan of the evaluation of a group by its number, where there is one.
     """
     start = time.time()
     rows: dict[int, Row] = {number: _again(study, number, row) for number, row in (known or {}).items()}
     new = len(study.rows) - len(rows)
     progress = Progress("evaluation", new, "run")
-    for group, state in zip(study.groups, states, strict=True):
+    for index, (group, state) in enumerate(zip(study.groups, states, strict=True)):
         if state is None:
             continue
         numbers = [number for number in study.rows_of(group) if number not in rows]
-        trained, diverged_at = _trained(study, group, state, numbers)
-        evaluated = evaluate.evaluate(trained, group.eval, group.dataset, progress)
+        trained, diverged_at = trained_runs(study, group, state, numbers)
+        evaluated = evaluate.evaluate(trained, group.eval, group.dataset, progress, plan_of(index))
         for place, (number, (metrics, arrays)) in enumerate(zip(numbers, evaluated, strict=True)):
             # A diverged run stands where its state was finite last.
             stopped = {"diverged": None if diverged_at[place] < 0 else int(diverged_at[place])}
@@ -155,7 +170,9 @@ def _card(run: grid.Run, group: Group, sigma: float | None) -> dict:
     }
 
 
-def _trained(study: Study, group: Group, state: TrainState, numbers: list[int]) -> tuple[evaluate.TrainedRuns, np.ndarray]:
+def trained_runs(
+    study: Study, group: Group, state: TrainState, numbers: list[int]
+) -> tuple[evaluate.TrainedRuns, np.ndarray]:
     """The runs of these rows of a group as evaluation takes them, and where each of them diverged."""
     spec, leaves = group.spec, (state.variables, group.hyperparams, state.diverged_at)
     place_of = {number: place for place, number in enumerate(group.numbers)}

@@ -14,6 +14,7 @@ from vae_jax.evaluation import config as evaluation
 from vae_jax.evaluation import metrics
 from vae_jax.storage import checkpoints, run_directory, tables
 from vae_jax.study import config, grid, growth, identity, planning, provenance, stages
+from vae_jax.study.ahead import Ahead
 from vae_jax.study.identity import Saved, read
 from vae_jax.study.planning import Config, Group, Study, plan
 from vae_jax.system import multihost
@@ -79,7 +80,9 @@ def execute(
             count = len(study.runs)
             say(f"{workdir}: {'the run is' if count == 1 else f'all {count:,} runs are'} done")
             return tables.read_csv(workdir / "results.csv")
-        return stages.measure(study, stages.train(study, workdir, known, on_chunk), workdir, known)
+        with Ahead(study, workdir, known) as ahead:
+            states = stages.train(study, workdir, known, on_chunk, ahead.train)
+            return stages.measure(study, states, workdir, known, ahead.plan)
 
 
 def _check_memory(study: Study, known: Collection[int]) -> None:
@@ -173,4 +176,5 @@ def evaluate(
         if multihost.writes():
             run_directory.record(workdir, stages.files(study))
             run_directory.write_json(workdir / "config.json", identity.describe(study, None, there))
-        return stages.measure(study, states, workdir)
+        with Ahead(study, workdir) as ahead:
+            return stages.measure(study, states, workdir, plan_of=ahead.plan)

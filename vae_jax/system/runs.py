@@ -5,9 +5,11 @@ independent: the compiled program has no collective, except where `function` its
 between the devices that share a run.
 """
 
+import contextlib
 import dataclasses
 from collections.abc import Callable
-from typing import TypeVar
+from concurrent.futures import CancelledError, Executor, Future
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -38,7 +40,7 @@ def over_runs(
     donate: bool = False,
     together: int | None = None,
     first: PartitionSpec | None = None,
-) -> jax.stages.Wrapped:
+) -> "OverRuns":
     """The jitted function of many runs that applies `function` to each of them.
 
     Args:
@@ -65,7 +67,47 @@ def over_runs(
         over_devices = jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=PartitionSpec("runs"), check_vma=False)
         return over_devices(*args)
 
-    return jax.jit(sharded, donate_argnums=(0,) if donate else ())
+    return OverRuns(jax.jit(sharded, donate_argnums=(0,) if donate else ()))
+
+
+class OverRuns:
+    """A jitted function of many runs, which threads may trace and compile before it is called."""
+
+    def __init__(self, jitted: jax.stages.Wrapped):
+        self._jitted = jitted
+        self._pending: dict[tuple, Future] = {}
+
+    def compile_ahead(self, threads: Executor, *shapes: Any) -> None:
+        """Have it compiled for arguments of these shapes, with the shardings that they will have."""
+        key = jax.tree.structure(shapes), *jax.tree.leaves(shapes)
+        if key not in self._pending:
+            self._pending[key] = threads.submit(lambda: self._jitted.lower(*shapes).compile())
+
+    def __call__(self, *args: Any) -> Any:
+        self._wait()
+        return self._jitted(*args)
+
+    def lower(self, *args: Any) -> jax.stages.Lowered:
+        """As of what `jax.jit` returns."""
+        self._wait()
+        return self._jitted.lower(*args)
+
+    def _wait(self) -> None:
+        """Until nothing is compiled; raises what went wrong. JAX finds what is there by the same shapes."""
+        while self._pending:
+            with contextlib.suppress(CancelledError):
+                self._pending.popitem()[1].result()
+
+
+def shaped(tree: Any, mesh: Mesh, count: int | None = None) -> Any:
+    """The shapes of what `put` makes of a tree of arrays or shapes: of `count` runs, or of what they share (None)."""
+    sharding = NamedSharding(mesh, PartitionSpec() if count is None else PartitionSpec("runs"))
+
+    def of(leaf):
+        shape = leaf.shape if count is None else (count, *leaf.shape[1:])
+        return jax.ShapeDtypeStruct(shape, leaf.dtype, sharding=sharding)
+
+    return jax.tree.map(of, tree)
 
 
 def put(tree: Tree, mesh: Mesh, *, shared: bool = False) -> Tree:

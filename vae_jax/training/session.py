@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, PartitionSpec
 
 from vae_jax.core import errors, keys
 from vae_jax.data import stored
@@ -196,9 +196,8 @@ class Session:
 
     def start(self) -> None:
         """Write the lines of metrics before the first step: of as many training images as there are validation images."""
-        spec, dataset = self.job.spec, self.job.dataset
-        count = min(10 * spec.batch_size, spec.train_size) if self.valid is None else len(self.valid)
-        images = runs.put(dataset.sample(count), self.mesh, shared=True)
+        count = measured_first(self.job) if self.valid is None else len(self.valid)
+        images = runs.put(self.job.dataset.sample(count), self.mesh, shared=True)
         with memory.watched(self.together):
             self._write(self._measure(images, keys.Stream.START))
 
@@ -234,6 +233,12 @@ def validation(dataset: Dataset) -> np.ndarray | None:
         return dataset.images("valid")
     most = max(VALID // (4 * math.prod(dataset.spec.shape)), 1)
     return dataset.chosen("valid", stored.evenly(len(dataset.splits["valid"]), most))
+
+
+def measured_first(job: Job) -> int:
+    """How many training images are measured before the first step, of data that are in memory."""
+    splits = job.dataset.splits
+    return len(splits["valid"]) if "valid" in splits else min(10 * job.spec.batch_size, job.spec.train_size)
 
 
 def block_steps(spec: RunSpec, dtype: np.dtype) -> int:
@@ -291,18 +296,10 @@ def fitted(
       UserError: not even one run for each device fits.
     """
     lanes, shared = mesh.shape["runs"], memory.size(data)
-    sharding = NamedSharding(mesh, PartitionSpec("runs"))
     each = math.ceil(most / lanes)
     while True:
-        shapes = jax.tree.map(
-            lambda leaf, each=each: jax.ShapeDtypeStruct((each * lanes, *leaf.shape[1:]), leaf.dtype, sharding=sharding),
-            trees,
-        )
-        # A GPU is filled by many runs in one vectorised program; a CPU's core is full with one.
-        together = None if jax.default_backend() == "cpu" else each
-        options = {} if first is None else {"first": first}
-        mapped = program.over_runs(name, mesh, mapped=2, donate=True, together=together, **options)
-        compiled = mapped.lower(*shapes, data, np.int32(1)).compile()
+        shapes = runs.shaped(trees, mesh, each * lanes)
+        compiled = advancing(program, name, mesh, each, first).lower(*shapes, data, np.int32(1)).compile()
         needed = memory.needed(compiled)
         if needed <= room:
             return runs.Blocks(mesh, count, each * lanes), compiled
@@ -310,6 +307,14 @@ def fitted(
             raise too_large(needed, shared, room)
         # As if all but the data grew with the runs, which is true or asks for too few.
         each = max(1, min(each - 1, int(each * (room - shared) / (needed - shared))))
+
+
+def advancing(program: Program, name: str, mesh: Mesh, each: int, first: PartitionSpec | None = None) -> runs.OverRuns:
+    """The program of a chunk, or a part of it, for `each` runs on a device; see `fitted`."""
+    # A GPU is filled by many runs in one vectorised program; a CPU's core is full with one.
+    together = None if jax.default_backend() == "cpu" else each
+    options = {} if first is None else {"first": first}
+    return program.over_runs(name, mesh, mapped=2, donate=True, together=together, **options)
 
 
 def load(

@@ -40,7 +40,7 @@ class Program:
     spec: RunSpec
     _mapped: dict = dataclasses.field(default_factory=dict, init=False, repr=False, compare=False)
 
-    def over_runs(self, name: str, mesh: Mesh, **options) -> jax.stages.Wrapped:
+    def over_runs(self, name: str, mesh: Mesh, **options) -> runs.OverRuns:
         """The method of that name for many runs: `runs.over_runs`, made once for each mesh and set of options."""
         key = name, mesh, *options.items()
         if key not in self._mapped:
