@@ -32,7 +32,14 @@ def pytest_addoption(parser):
     parser.addoption("--stress", action="store_true", help="run the long counts too: kills, fuzz, sweeps of devices")
 
 
+# Files that take longest, a minute or two: they are begun first, so that no worker waits for another that has one left.
+LONG = ("reliability", "study", "draw", "step", "growth", "evaluate", "distributed", "notebook", "report", "estimators",
+        "clusters", "scripts", "loop", "conditioned", "fuzz", "extending", "published")  # fmt: skip
+
+
 def pytest_collection_modifyitems(config, items):
+    places = {f"test_{name}": place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
     if not config.getoption("--stress"):
         skip = pytest.mark.skip(reason="long; ./scripts/test --stress runs it")
         for item in items:

@@ -259,14 +259,14 @@ def test_requirements_that_changed_are_installed(tmp_path):
     checkout.run("test")
     pip, tests = checkout.calls()
     assert pip.startswith("-m pip install")
-    assert tests == "-m pytest -n 2 --dist loadfile"
+    assert tests == "-m pytest -n 2 --dist loadfile --no-loadscope-reorder"
 
 
 def test_test_passes_its_arguments_on(tmp_path):
     checkout = Checkout(tmp_path)
     done = checkout.run("test", "-k", "two words", "--stress")
     assert done.returncode == 0, done.stderr
-    assert checkout.calls()[-1] == "-m pytest -n 2 --dist loadfile -k two words --stress"
+    assert checkout.calls()[-1] == "-m pytest -n 2 --dist loadfile --no-loadscope-reorder -k two words --stress"
 
 
 @pytest.mark.parametrize("script", ["reproduce", "test"])
