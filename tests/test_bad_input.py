@@ -93,7 +93,8 @@ TRAIN = {
     ),
     "path of another set": (
         [VAE, "--config.data.path={tmp}/good.npz"],
-        "data.path={tmp}/good.npz: has no effect with data.name=digits; only data.name=npz and data.name=folder use it",
+        "data.path={tmp}/good.npz: has no effect with data.name=digits; "
+        "only data.name=npy, data.name=npz and data.name=folder use it",
     ),
     "directory of another set": (
         [VAE, "--config.data.dir={tmp}"],
@@ -239,4 +240,4 @@ def test_one_line_and_nothing_written(typed, files, main, case):
 
 def test_known_data_sets_are_listed(typed):
     message = typed["train", "unknown data set"][2]
-    assert "known are digits, faces, sprites, npz, folder, and the image sets of TFDS; prepared in " in message
+    assert "known are digits, faces, sprites, npy, npz, folder, and the image sets of TFDS; prepared in " in message

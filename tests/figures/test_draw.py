@@ -223,8 +223,7 @@ def test_a_figure_from_outside_is_drawn_every_time(tmp_path, studies, monkeypatc
         figure.add_subplot().plot([1, 2], [2, directory.trained[0].mean("mse")[0]])
         return figure
 
-    monkeypatch.setattr(draw, "FIGURES", draw.Registry("figure", dict(draw.FIGURES)))
-    draw.FIGURES["mine"] = mine
+    monkeypatch.setitem(draw.FIGURES, "mine", mine)
     for _ in range(2):
         assert tmp_path / "figures/mine.png" in draw.draw(tmp_path, only=["samples", "mine"])
     assert len(seen) == 2 and "figures/mine.png" in run_directory.recorded(tmp_path)

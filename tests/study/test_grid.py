@@ -399,8 +399,8 @@ def test_what_a_weight_is_where_it_has_no_effect_is_its_default():
 @pytest.mark.parametrize(
     ("name", "key", "value", "only"),
     [
-        ("digits", "data.path", "my.npz", "data.name=npz and data.name=folder use it"),
-        ("mnist", "data.path", "my.npz", "data.name=npz and data.name=folder use it"),
+        ("digits", "data.path", "my.npz", "data.name=npy, data.name=npz and data.name=folder use it"),
+        ("mnist", "data.path", "my.npz", "data.name=npy, data.name=npz and data.name=folder use it"),
         ("digits", "data.dir", "/sets", "image sets of TFDS use it"),
         ("npz", "data.download", True, "image sets of TFDS use it"),
     ],

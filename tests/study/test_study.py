@@ -344,7 +344,7 @@ def test_rows_keep_the_order_of_the_grid_where_groups_take_turns(tmp_path, monke
     def trained_by(job, *_):
         return TrainState(0, {}, {}, (), diverged_at=np.full(len(job.labels), -1))
 
-    def evaluated(trained, spec, dataset, progress):
+    def evaluated(trained, spec, dataset, progress, plan):
         for seed in trained.seeds:
             yield {"latents": trained.model.latents, "own_seed": int(seed)}, {"seed": np.array(seed)}
 

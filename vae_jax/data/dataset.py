@@ -54,8 +54,9 @@ def source_of(name: str) -> Source:
 def readers(field: str) -> str:
     """Who reads that field of `DataConfig`: "data.name=npz uses it"."""
     names = [f"data.name={name}" for name, source in DATASETS.items() if field in source.reads]
+    names += ["image sets of TFDS"] * (field in TFDS.reads)
     verb = "use" if len(names) > 1 or field in TFDS.reads else "uses"
-    return f"{' and '.join(names + ['image sets of TFDS'] * (field in TFDS.reads))} {verb} it"
+    return f"{' and '.join([', '.join(names[:-1])] * (len(names) > 1) + names[-1:])} {verb} it"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
