@@ -228,7 +228,7 @@ def test_an_image_that_is_replaced(folder):
 class Sleepy:
     """Rows that take a while; the third never comes."""
 
-    path, shape, dtype = "disk/0", (2,), np.dtype(np.uint8)
+    path, shape, dtype, decodes = "disk/0", (2,), np.dtype(np.uint8), False
 
     def __len__(self) -> int:
         return 8

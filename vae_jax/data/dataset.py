@@ -156,26 +156,25 @@ class Dataset:
 
         Of pixels on a disk, the first and the last and some thousands of rows evenly between them; it begins with "rows ".
         """
-        return f"{STREAMED}{self._hashed(stored.SAMPLE)}" if self.is_streamed else self._hashed(0)
+        return self._hashed(self.is_streamed)
 
     def digest_like(self, other: str) -> str:
         """The digest of the kind that `other` is: of some rows or of all."""
-        if other.startswith(STREAMED) == self.digest.startswith(STREAMED):
-            return self.digest
-        return f"{STREAMED}{self._hashed(stored.SAMPLE)}" if other.startswith(STREAMED) else self._hashed(0)
+        of_some = other.startswith(STREAMED)
+        return self.digest if of_some == self.is_streamed else self._hashed(of_some)
 
-    def _hashed(self, rows: int) -> str:
-        """SHA-256, of at most so many rows of the pixels of each split; 0: all."""
+    def _hashed(self, of_some: bool) -> str:
+        """See `digest`."""
         sha = hashlib.sha256()
         for name, split in self.splits.items():
             for kind, array in (("pixels", split.pixels), ("labels", split.labels), ("factors", split.factors)):
                 if array is None:
                     continue
                 sha.update(f"{name} {kind} {array.dtype.str} {array.shape};".encode())
-                is_sampled = rows and kind == "pixels"
-                for block in [array[stored.evenly(len(array), rows)]] if is_sampled else stored.blocks(array):
+                is_sampled = of_some and kind == "pixels"
+                for block in [array[stored.evenly(len(array), stored.SAMPLE)]] if is_sampled else stored.blocks(array):
                     sha.update(np.ascontiguousarray(block).data.cast("B") if block.size else b"")
-        return sha.hexdigest()
+        return (STREAMED if of_some else "") + sha.hexdigest()
 
     @functools.cached_property
     def extent(self) -> dict[str, tuple[float, float]]:

@@ -7,6 +7,7 @@ import pathlib
 import subprocess
 import sys
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Int
@@ -19,7 +20,6 @@ from vae_jax.system import memory
 from vae_jax.system.progress import Progress, counted, say
 
 ENDINGS = (".png", ".jpg", ".jpeg")
-BYTES = np.dtype(np.uint8)
 BLOCK = 500  # images that a process decodes
 GREY = ("1", "L", "LA", "I;16", "I;16B")  # modes of Pillow
 
@@ -80,7 +80,8 @@ class ImageFiles:
     paths: list[str]
     shape: tuple[int, int, int]
     size: int
-    dtype: np.dtype = BYTES
+    dtype: ClassVar[np.dtype] = np.dtype(np.uint8)
+    decodes: ClassVar[bool] = True
 
     @property
     def path(self) -> str:

@@ -11,7 +11,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int
@@ -45,6 +45,10 @@ class Origin(Protocol):
     @property
     def dtype(self) -> np.dtype:
         """Of its values."""
+
+    @property
+    def decodes(self) -> bool:
+        """Whether reading is work that several threads share; copying, they only take the interpreter from each other."""
 
     def __len__(self) -> int: ...
 
@@ -224,6 +228,7 @@ class ArrayFile:
     count: int
     shape: tuple[int, ...]
     dtype: np.dtype
+    decodes: ClassVar[bool] = False
     _file: list[int] = dataclasses.field(default_factory=list, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -277,6 +282,7 @@ class ArrayInMemory:
 
     array: np.ndarray
     path: str = "memory"
+    decodes: ClassVar[bool] = False
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ import os
 import pathlib
 import re
 from collections.abc import Collection, Iterator
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -32,7 +32,6 @@ class Crop(NamedTuple):
 
 CROPS = {"celeb_a": Crop(148, 64)}  # as Larsen et al. (2016) and most since
 
-BYTES = np.dtype(np.uint8)
 BLOCK = 4096  # rows that are read at a time
 UNORDERED = ("shape", "category")  # labels of sets with factors whose values have no order
 OWN_FEATURE = r"tensorflow_datasets\.core\.features(\.\w+)+"
@@ -295,7 +294,8 @@ class Records:
     source: Any
     shards: list
     columns: Columns
-    dtype: np.dtype = BYTES
+    dtype: ClassVar[np.dtype] = np.dtype(np.uint8)
+    decodes: ClassVar[bool] = True
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -25,11 +25,8 @@ DECODERS: Registry[Callable[..., nn.Module]] = Registry(
     "decoder", {"mlp": MLPDecoder, "conv": ConvDecoder, "linear": LinearDecoder, "resnet": ResNetDecoder}
 )
 OPTIONS = ("kernel", "stride")  # fields of the config's `model` group that only some networks have
-LAYERS = (
-    "hidden",
-    "activation",
-    *OPTIONS,
-)  # fields of that group that the decoder may have of its own: `decoder_hidden`, ...
+# Fields of that group that the decoder may have of its own: `decoder_hidden`, ...
+LAYERS = ("hidden", "activation", *OPTIONS)
 
 
 def takes(network: Callable[..., nn.Module], option: str) -> bool:

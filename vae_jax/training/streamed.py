@@ -16,7 +16,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Int
 
 from vae_jax.core import errors
-from vae_jax.data.stored import ArrayFile, ArrayInMemory, Pixels, Stored
+from vae_jax.data.stored import Pixels, Stored
 from vae_jax.storage import checkpoints
 from vae_jax.system import memory, multihost, runs
 from vae_jax.training.session import Begun, Job, Session, block_steps, fitted, state_like
@@ -185,13 +185,12 @@ class _Batches:
 
 
 def _read_ahead(pixels: Pixels, order: Int[np.ndarray, "steps rows"]) -> Any:
-    """The batches in this order, read by threads: decoding leaves the interpreter to others."""
+    """The batches in this order, read ahead by threads."""
     try:
         import grain
     except ImportError as error:
         raise errors.UserError(f"data that are read for each batch need the package grain ({error})") from error
-    # Rows of an array are only copied, which several threads do slower than one: they take the interpreter from each other.
-    copies = isinstance(pixels, Stored) and isinstance(pixels.origin, ArrayFile | ArrayInMemory)
-    threads = 1 if copies else min(max(os.cpu_count() or 1, 2), 16)
+    decodes = isinstance(pixels, Stored) and pixels.origin.decodes
+    threads = min(max(os.cpu_count() or 1, 2), 16) if decodes else 1
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(2 * threads, 8))
     return iter(grain.MapDataset.source(_Batches(pixels, order)).to_iter_dataset(options))
