@@ -1,5 +1,6 @@
 """Folders of images: classes, splits, sizes, colours, and what is said of files that cannot be read."""
 
+import itertools
 import pathlib
 
 import numpy as np
@@ -55,6 +56,17 @@ def test_train_and_test_are_splits(tmp_path, capsys):
     }  # fmt: skip
     assert list(dataset.splits["test"].labels) == ["one"] * 3
     assert capsys.readouterr().err == ""
+
+
+def test_the_first_test_images_are_of_several_classes(tmp_path):
+    for split, label, number in itertools.product(("train", "test"), "abc", range(8)):
+        write(tmp_path / split / label / f"{number}.png", 4, 4, value=100 * "abc".index(label) + number)
+    for resident in ("true", "false"):
+        test = read(tmp_path, resident=resident).splits["test"]
+        assert set(test.labels[:8]) == {"a", "b", "c"}
+        pixels = np.asarray(test.pixels[np.arange(24)])
+        assert [("abc".index(label) * 100 <= p.mean() < "abc".index(label) * 100 + 8) for label, p in zip(
+            test.labels, pixels, strict=True)] == [True] * 24  # fmt: skip
 
 
 def test_no_classes_and_names_in_order(tmp_path):

@@ -39,6 +39,12 @@ def test_labels_are_a_chosen_factor():
     assert (x.labels == x.factors[:, 3]).all()
 
 
+def test_the_first_images_of_a_grid_are_not_alike():
+    """Figures and metrics that take the first test images take them from all over the grid."""
+    factors = dataset.load("sprites").splits["test"].factors[:64]
+    assert all(len(np.unique(column)) >= 3 for column in factors.T)
+
+
 def test_a_gap_holds_in_every_split():
     for split in dataset.load("faces", count=300, gap=(0.3, 0.7)).splits.values():
         hair = split.factors[:, 0]

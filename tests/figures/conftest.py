@@ -130,6 +130,7 @@ def studies():
     return types.SimpleNamespace(
         VARIANTS=VARIANTS,
         arrays_of=arrays_of,
+        write_run=write_run,
         write_study=write_study,
         write_grid=write_grid,
         write_table=write_table,

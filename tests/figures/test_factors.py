@@ -89,3 +89,35 @@ def test_a_study_without_factors_has_none(studies, tmp_path):
     directory = Directory(studies.write_study(tmp_path))
     for name in ("line", "factor_read", "prior_draws", "factor_traversals", "attribute_vectors", "disentanglement"):
         assert getattr(factors, name)(directory) is None
+
+
+def test_every_lowest_panel_of_the_factor_read_has_numbers_below(studies, tmp_path):
+    figure = factors.factor_read(write(studies, tmp_path / "six", betas=(0.0, 0.5, 1.0, 2.0, 4.0, 8.0), seeds=1))
+    figure.draw_without_rendering()
+    shown = [axes for axes in figure.axes if axes.get_visible()]
+    labelled = [axes.xaxis.get_tick_params()["labelbottom"] for axes in shown]
+    assert labelled == [False, False, True, True, True, True] == [bool(axes.get_xlabel()) for axes in shown]
+
+
+def test_only_factors_are_attributes_and_zeros_have_no_sign(studies, tmp_path):
+    directory = write(studies, tmp_path / "run", betas=(1.0,), seeds=1)
+    path = run_directory.arrays_path(tmp_path / "run", 0)
+    arrays = run_directory.read_arrays(path)
+    names = np.array(["scale", "x"])
+    kept = {key: value for key, value in arrays.items() if not key.startswith("attribute_")} | {"factor_names": names}
+    kept |= {f"attribute_{name}_{when}": arrays["images"] for name in ("scale", "traversal") for when in ("before", "after")}
+    run_directory.write_arrays(path, kept)
+    studies.write_table(
+        tmp_path / "run", [directory.rows[0] | {"attribute_effect_scale": -0.001, "attribute_leak_scale": 0.02}]
+    )
+    figure = factors.attribute_vectors(Directory(tmp_path / "run"))
+    assert [axes.get_title() for axes in figure.axes] == ["scale: effect 0.00, leak 0.020"]
+
+
+def test_the_migs_of_factors_share_a_scale_and_points_at_zero_are_whole(studies, tmp_path):
+    directory = write(studies, tmp_path / "run")
+    rows = [row | {"mig_x": 0.001, "mig_y": 0.6 * (row["objective.beta"] > 0)} for row in directory.rows]
+    studies.write_table(tmp_path / "run", rows)
+    planes = {axes.get_title(): axes for axes in factors.disentanglement(Directory(tmp_path / "run")).axes}
+    assert planes["MIG, x"].get_ylim() == planes["MIG, y"].get_ylim() and planes["MIG, x"].get_ylim()[1] > 0.6
+    assert all(axes.get_ylim()[0] < 0 for axes in planes.values())

@@ -146,3 +146,72 @@ def test_fifty_lines_have_no_bands(tmp_path, studies):
     assert "bands" not in figure.get_suptitle() and "dashed" not in figure.get_suptitle()
     for each in (figure, learning.posterior_std(Directory(tmp_path))):
         assert not any(collection for axes in each.axes for collection in axes.collections if axes.lines)
+
+
+def test_legends_and_bars_stand_beside_their_own_curves(tmp_path, studies):
+    """A long legend in one row, a bar in another: the curves keep their width, and no heading touches the next."""
+    told = {"model.conditioning": ["beta"], "objective.beta": [1.0]}
+    rows = studies.write_grid(tmp_path, told, seeds=2, name="a_network_that_is_told")
+    found = tables.read_csv(rows / "results.csv")
+    for beta in range(9):
+        settings = {"model.conditioning": "none", "objective.beta": float(beta + 1)}
+        found.append(studies.write_run(tmp_path, settings, "beta_vae"))
+    tables.write_csv(tmp_path / "results.csv", found)
+    figure = learning.learning_curves(Directory(tmp_path))
+    studies.check_layout(figure)
+    curves = [axes for axes in figure.axes if axes.lines]
+    bars = [axes for axes in figure.axes if axes.get_ylabel() == "beta"]
+    assert len(curves) == 9 and len(bars) == 2
+    for bar in bars:
+        gap = bar.get_position().x0 - max(axes.get_position().x1 for axes in curves)
+        assert 0 < gap < 0.05
+    assert min(axes.get_position().width for axes in curves) > 0.2
+
+
+def test_losses_of_likelihoods_that_do_not_compare_have_planes_of_their_own(tmp_path, studies):
+    grid = {"model.likelihood": ["bernoulli", "gaussian", "continuous_bernoulli"]}
+    figure = learning.learning_curves(Directory(studies.write_grid(tmp_path, grid)))
+    assert [axes.get_title().replace("\n", " ") for axes in figure.axes][::3] == [
+        "loss, Bernoulli",
+        "loss, log density of the pixels",
+    ]
+    lines = [[line.get_label() for line in axes.lines if not line.get_label().startswith("_")] for axes in figure.axes]
+    assert [len(labels) for labels in lines] == [1] * 3 + [2] * 3
+
+
+def test_the_title_names_the_only_split(tmp_path, studies):
+    studies.write_grid(tmp_path, {"objective.beta": [1.0]})
+    rows = [{key: value for key, value in row.items() if not key.startswith("valid")} for row in metrics_of(tmp_path)]
+    (tmp_path / "metrics.jsonl").unlink()
+    run_directory.append_jsonl(tmp_path / "metrics.jsonl", rows)
+    assert (
+        learning.learning_curves(Directory(tmp_path)).get_suptitle() == "Learning curves in nats per image, training split"
+    )
+
+
+def metrics_of(workdir):
+    return run_directory.read_jsonl(workdir / "metrics.jsonl")
+
+
+def test_bands_are_whole(tmp_path, studies):
+    studies.write_grid(tmp_path, {"objective.beta": [1.0]}, seeds=2)
+    (tmp_path / "metrics.jsonl").unlink()
+    rows = [
+        {"run": run, "epoch": epoch, "train_loss": 100.0 * (epoch == 0) + 10 + (2 * run - 1) * 3}
+        for run in (0, 1)
+        for epoch in range(51)
+    ]
+    run_directory.append_jsonl(tmp_path / "metrics.jsonl", rows)
+    low, high = learning.learning_curves(Directory(tmp_path)).axes[0].get_ylim()
+    assert low < 7 and 13 < high < 20
+
+
+def test_rates_without_a_kl_do_not_squash_the_others(tmp_path, studies):
+    studies.write_study(tmp_path, {name: studies.VARIANTS[name] for name in ("vae_no_kl", "vae")}, seeds=1)
+    path = run_directory.arrays_path(tmp_path, 0)
+    run_directory.write_arrays(path, run_directory.read_arrays(path) | {"rate_per_latent": np.array([30.0, 20.0])})
+    figure = learning.rates(Directory(tmp_path))
+    free, held = figure.axes
+    assert free.get_ylim() == held.get_ylim() == (0, 1.18)
+    assert free.texts[0].get_text() == "2 of 2 above 0.01 nats\ncut off: up to 30.0 nats"
+    assert "cut off" not in held.texts[0].get_text()

@@ -223,6 +223,8 @@ def load(name: str = "digits", **fields) -> Dataset:
         test = labelled(test, loaded.factors, loaded.label) if test else None
     if test is None:
         train, test = divided(train, TEST_FRACTION, f"data.name={name}", "test")
+    if loaded.is_sorted:
+        test = test.take(np.random.default_rng(0).permutation(len(test)))
     splits = {"train": train, "test": test}
     if config.resident == "false":
         splits = {key: _stored(split, config) for key, split in splits.items()}

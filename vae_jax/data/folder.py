@@ -25,7 +25,7 @@ GREY = ("1", "L", "LA", "I;16", "I;16B")  # modes of Pillow
 
 
 def load(config: DataConfig) -> Loaded:
-    """The images below `config.path`, in the order of their names.
+    """The images below `config.path`, in the order of their names; with classes the test split is in a random one.
 
     All have one size, or are cropped to the square in their middle and resized to `config.size`. They are grey where all
     files are, or where `config.channels` is 1.
@@ -48,7 +48,9 @@ def load(config: DataConfig) -> Loaded:
     labels = [_classes(where, part, files) for part, files in zip(parts if len(found) > 1 else [root], found, strict=True)]
     splits = [np.arange(first), np.arange(first, len(paths))]
     train, test = (stored.take(pixels, rows) if len(found) > 1 else pixels for rows in splits)
-    return Loaded(Split(train, labels[0]), Split(test, labels[1]) if len(found) > 1 else None, 255)
+    has_classes = any(names is not None for names in labels)
+    test_split = Split(test, labels[1]) if len(found) > 1 else None
+    return Loaded(Split(train, labels[0]), test_split, 255, is_sorted=has_classes)
 
 
 def _pixels(where: str, paths: Sequence[pathlib.Path], shape: tuple[int, int, int], config: DataConfig) -> Pixels:

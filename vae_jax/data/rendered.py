@@ -25,4 +25,5 @@ def load_sprites(config: DataConfig) -> Loaded:
     size = config.size or 16
     pixels, factors = sprites.grid(size)
     renderer = functools.partial(sprites.render, size=size)
-    return Loaded(Split(pixels, None, factors), levels=255, factors=sprites.FACTORS, renderer=renderer, label="shape")
+    split = Split(pixels, None, factors)
+    return Loaded(split, levels=255, factors=sprites.FACTORS, renderer=renderer, label="shape", is_sorted=True)

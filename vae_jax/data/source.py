@@ -110,6 +110,8 @@ class Loaded:
       factors: what each column of `Split.factors` means; () where there are none.
       renderer: factors [n, factors] to images in [0, 1], where the data can be drawn.
       label: the factor whose values are the labels, where there are no others.
+      is_sorted: images that follow each other are alike. The test split is then put in a fixed random order, because
+        figures and some metrics take its first images for all of it.
     """
 
     train: Split
@@ -119,6 +121,7 @@ class Loaded:
     factors: tuple[Factor, ...] = ()
     renderer: Callable | None = None
     label: str = ""
+    is_sorted: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

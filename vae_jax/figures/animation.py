@@ -14,6 +14,7 @@ DPI = 100
 TILE = 0.75  # inches of a picture
 MILLISECONDS = 110  # of a frame; the ends stand longer
 LATENTS = 6  # traversals of a setting
+WHITE = 0  # its place in the palette
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,18 +35,26 @@ class Animation:
 
     def save(self, file: IO[bytes]) -> None:
         """Write the GIF: the page is drawn once, and each frame's pictures are pasted into it."""
-        from PIL import Image
 
         page, boxes = self._page()
         there = [self._frame(page, boxes, pictures) for pictures in self.frames]
         frames = [*there, *there[-2:0:-1]]
         times = [4 * MILLISECONDS if frame in (there[0], there[-1]) else MILLISECONDS for frame in frames]
         palette = self._palette()
-        indexed = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+        indexed = [self._indexed(frame, palette) for frame in frames]
         indexed[0].save(file, format="GIF", save_all=True, append_images=indexed[1:], duration=times, loop=0)
 
+    @staticmethod
+    def _indexed(frame, palette):
+        """A frame in the colours of the palette; white exactly, for which Pillow's search takes what is near it."""
+        from PIL import Image
+
+        indexed = frame.quantize(palette=palette, dither=Image.Dither.NONE)
+        indexed.paste(WHITE, mask=Image.fromarray((np.asarray(frame) == 255).all(axis=-1)))
+        return indexed
+
     def _palette(self):
-        """255 colours for all frames: those of the pictures, and the tones of the text."""
+        """White, and 254 more colours for all frames: those of the pictures, and the tones of the text."""
         from PIL import Image
 
         picture = (
@@ -53,10 +62,10 @@ class Animation:
             .astype(np.uint8)
             .reshape(-1, self.frames.shape[-2], self.frames.shape[-1])
         )
-        tiles = Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture).convert("RGB").quantize(192)
+        tiles = Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture).convert("RGB").quantize(191)
         inks = np.array([(0, 0, 0), *(style.ink(color) for _, color in self.rows)])
         tones = np.concatenate([255 * (1 - share * (1 - inks)) for share in np.linspace(0, 1, 63 // len(inks))])
-        colors = [*(tiles.getpalette() or [])[: 3 * 192], *tones.round().astype(int).ravel().tolist()]
+        colors = [255, 255, 255, *(tiles.getpalette() or [])[: 3 * 191], *tones.round().astype(int).ravel().tolist()]
         palette = Image.new("P", (1, 1))
         palette.putpalette(colors)
         return palette

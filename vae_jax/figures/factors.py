@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from vae_jax.figures import style
+from vae_jax.figures.images import held_label
 from vae_jax.figures.run_directory import Directory, Panel
 from vae_jax.figures.settings import Role, Setting
 
@@ -70,10 +71,13 @@ def factor_read(directory: Directory):
         place.plot(share, 0.15 + 0.7 * share, color=style.GREY, linestyle="--", linewidth=1, label="true")
         place.fill_between(share, low, high, color=panel.setting.color, alpha=0.25, linewidth=0)
         place.plot(share, read.mean(axis=1), color=panel.setting.color, label=panel.setting.label)
-        style.label_axes(place, style.wrapped(panel.setting.label, 2.2), panel.setting.color, xlabel="along the line")
+        style.label_axes(place, style.wrapped(panel.setting.label, 2.2), panel.setting.color)
         style.tidy(place)
     for place in axes[len(shown.panels) :]:
         place.set_visible(False)
+    for place in axes[max(len(shown.panels) - columns, 0) : len(shown.panels)]:  # below which there is none
+        place.set_xlabel("along the line")
+        place.tick_params(labelbottom=True)
     axes[0].set_ylabel(f"{name}, read (dashed: true)")
     return figure
 
@@ -111,7 +115,7 @@ def factor_traversals(directory: Directory):
     steps = shown.panels[0].arrays["factor_traversals"].shape[1]
     title = "One image with the latent that follows each factor moved from -2 to 2"
     wide = len(shown.panels) * (steps * 0.75 * TILE + 0.9)
-    figure = style.new_figure(wide, len(names) * 0.75 * TILE + 1.0, shown.titled(title), "compressed")
+    figure = style.new_figure(wide, len(names) * 0.75 * TILE + 1.3, shown.titled(title), "compressed")
     for number, panel in enumerate(shown.panels):
         axes = figure.add_subplot(1, len(shown.panels), number + 1)
         rows = np.concatenate(list(panel.arrays["factor_traversals"]))
@@ -120,7 +124,7 @@ def factor_traversals(directory: Directory):
         axes.set_yticks((np.arange(len(names)) + 0.5) * len(picture) / len(names), [style.plain(name) for name in names])
         axes.set_xticks([0.5 * picture.shape[1] / steps, (steps - 0.5) * picture.shape[1] / steps], ["-2", "2"])
         axes.tick_params(length=0, labelsize=style.TEXT)
-        style.label_axes(axes, panel.setting.label, panel.setting.color, xlabel="latent")
+        style.label_axes(axes, held_label(directory, panel, wide / len(shown.panels)), panel.setting.color, xlabel="latent")
     return figure
 
 
@@ -129,9 +133,8 @@ def attribute_vectors(directory: Directory):
     shown = directory.panels("factor_line", 5, pictures=False)
     if not shown:
         return None
-    known = [
-        key.removeprefix("attribute_").removesuffix("_after") for key in shown.panels[0].arrays if key.endswith("_after")
-    ]
+    every = map(str, shown.panels[0].arrays["factor_names"])
+    known = [name for name in every if f"attribute_{name}_after" in shown.panels[0].arrays]
     names = [name for name in ATTRIBUTES if name in known] or known[:3]
     if not names:
         return None
@@ -150,7 +153,8 @@ def attribute_vectors(directory: Directory):
             pictures = np.concatenate([panel.arrays[f"attribute_{name}_{when}"][:count] for when in ("before", "after")])
             style.show(axes, style.mosaic(np.clip(pictures, 0, 1), count))
             effect, leak = (panel.setting.mean(f"attribute_{kind}_{name}")[0] for kind in ("effect", "leak"))
-            style.label_axes(axes, f"{style.plain(name)}: effect {effect:.2f}, leak {leak:.3f}")
+            told = f": effect {style.number(effect, 2)}, leak {style.number(leak, 3)}" if math.isfinite(effect) else ""
+            style.label_axes(axes, f"{style.plain(name)}{told}")
             if column == 0:
                 label = style.wrapped(panel.setting.label, 1.2, style.TEXT)
                 axes.set_ylabel(label, color=style.ink(panel.setting.color), rotation=0, ha="right", va="center")
@@ -175,11 +179,13 @@ def disentanglement(directory: Directory):
     planes = [*scores, *factors, "active_units"]
     columns = 4
     rows = math.ceil(len(planes) / columns)
-    figure = style.new_figure(
-        10.5, 2.1 * rows + 0.7, "Disentanglement over beta (bars: standard error over seeds; AE at the left end)"
-    )
+    title = "Disentanglement over beta (bars: standard error over seeds; AE at the left end)"
+    title += "; MIG of all factors on one scale" if len(factors) > 1 else ""
+    figure = style.new_figure(style.WIDTH, 2.1 * rows + 0.7, title)
+    of_factors = None  # the first of their axes
     for number, column in enumerate(planes):
-        axes = figure.add_subplot(rows, columns, number + 1)
+        axes = figure.add_subplot(rows, columns, number + 1, sharey=of_factors if column in factors else None)
+        of_factors = axes if column in factors else of_factors
         points = _over_beta(directory, column)
         places = np.arange(len(points))
         means, errors = np.array([setting.mean(column) for _, setting in points]).T
@@ -187,9 +193,11 @@ def disentanglement(directory: Directory):
         texts = ["AE" if setting.role is Role.DETERMINISTIC else f"{beta:.2g}" for beta, setting in points]
         step = -(-len(points) // TICKS)
         axes.set_xticks(places[::step], texts[::step])
-        axes.set_ylim(bottom=min(0, float(means.min())))
         axes.tick_params(labelsize=style.SMALL)
         name = SCORES.get(column, "active latents" if column == "active_units" else f"MIG, {column.removeprefix('mig_')}")
         style.label_axes(axes, style.plain(name), xlabel="beta" if number >= len(planes) - columns else "")
         style.tidy(axes)
+    for axes in figure.axes:
+        low, high = axes.get_ylim()
+        axes.set_ylim(bottom=min(low, -0.04 * high))  # points at 0 whole
     return figure

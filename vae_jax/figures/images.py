@@ -45,13 +45,13 @@ def samples(directory: Directory):
     style.label_axes(axes[0], "test images")
     for place, panel in zip(axes[1:], shown.panels, strict=True):
         style.show(place, style.mosaic(panel.arrays["samples"][:count], columns))
-        style.label_axes(place, _held(directory, panel), panel.setting.color)
+        style.label_axes(place, held_label(directory, panel), panel.setting.color)
     return figure
 
 
-def _held(directory: Directory, panel: Panel) -> str:
-    """A panel's title, which says where the prior is not what the codes were trained towards."""
-    label = style.wrapped(panel.setting.label, 2.4, style.TEXT + 1)
+def held_label(directory: Directory, panel: Panel, width: style.Number = 2.4) -> str:
+    """The title of a panel of so many inches, which says where the prior is not what the codes were trained towards."""
+    label = style.wrapped(panel.setting.label, width, style.TEXT + 1)
     return label if directory.held_to_prior(panel) else f"{label}\n(codes not held to the prior)"
 
 
@@ -207,7 +207,7 @@ def manifold(directory: Directory):
     figure, axes = style.grid(len(shown.panels), 3.2, title, columns=3)
     for place, panel in zip(axes, shown.panels, strict=True):
         _manifold(place, panel.arrays["manifold"])
-        style.label_axes(place, _held(directory, panel), panel.setting.color, xlabel="latent 1", ylabel="latent 2")
+        style.label_axes(place, held_label(directory, panel), panel.setting.color, xlabel="latent 1", ylabel="latent 2")
     return figure
 
 

@@ -1,10 +1,10 @@
 """What happens while a study learns: losses, the posterior's std, the rate of each latent, the noise of gradients."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from vae_jax.figures import placement, style
+from vae_jax.figures import placement, settings, style
 from vae_jax.figures.run_directory import Directory
 from vae_jax.figures.settings import Family, Role, Setting
 
@@ -21,20 +21,25 @@ def learning_curves(directory: Directory):
     shown = [s for s in directory.trained if any(len(directory.curve(s, f"train_{name}")[0]) for name in QUANTITIES)]
     if not shown:
         return None
-    planes, note = _planes(directory, shown)
+    planes, note = _planes(directory, shown, directory.unit)
     splits = [split for split in SPLITS if any(len(directory.curve(setting, f"{split}_loss")[0]) for setting in shown)]
     # Both splits share a row, unless there are too many lines for it.
     rows = [(label, members, kind) for label, members in planes for kind in _rows_of(members, splits)]
     together = any(len(kind) > 1 for _, _, kind in rows)
-    title = "Learning curves in nats per image" + (": training split (solid), validation split (dashed)" if together else "")
+    title = "Learning curves in nats per image"
+    title += ": training split (solid), validation split (dashed)" if together else ""
+    title += f", {SPLITS[splits[0]]}" if len(splits) == 1 else ""
     banded = [members for _, members in planes if len(members) <= BANDS]
     title += "; bands: range over seeds" if any(len(s.rows) > 1 for members in banded for s in members) else ""
     figure = style.new_figure(style.WIDTH, (2.5 if len(rows) < 4 else 2.0) * len(rows) + 0.7, f"{title}{note}")
+    beside = _width_of_legends(directory, planes)
+    across = (style.WIDTH - beside) / len(QUANTITIES)
+    grid = figure.add_gridspec(len(rows), 4, width_ratios=[across] * len(QUANTITIES) + [max(beside, 1e-3)])
     for number, (label, members, kind) in enumerate(rows):
         colors = style.line_colors(members)
         row_axes = []
         for column, name in enumerate(QUANTITIES):
-            axes = figure.add_subplot(len(rows), 3, 3 * number + column + 1)
+            axes = figure.add_subplot(grid[number, column])
             band = len(members) <= BANDS
             drawn = [_curve(axes, directory, *pair, name, kind, band) for pair in zip(members, colors, strict=True)]
             _zoom(axes, [values for curves in drawn for values in curves])
@@ -43,7 +48,9 @@ def learning_curves(directory: Directory):
                 axes.text(0.5, 0.5, "infinite: the codes are points", transform=axes.transAxes, ha="center", va="center")
             split = SPLITS[kind[0]] if len(kind) < len(splits) else ""
             heading = ", ".join(filter(None, [name, label, split]))
+            heading = style.wrapped(heading, across - 0.2, style.TEXT + 1)
             style.label_axes(axes, heading, xlabel="epoch" if number == len(rows) - 1 else "")
+            axes.xaxis.get_major_locator().set_params(integer=True)
             style.tidy(axes)
             row_axes.append(axes)
         _key(figure, directory, row_axes, members, colors, label)
@@ -55,22 +62,43 @@ def _rows_of(members: Sequence[Setting], splits: list[str]) -> list[list[str]]:
     return [splits] if len(members) <= style.LINES else [[split] for split in splits]
 
 
-def _planes(directory: Directory, shown: Sequence[Setting]) -> tuple[list[tuple[str, list[Setting]]], str]:
-    """What shares a plane, with what its title says: everything, or one family each beyond `style.LINES`; and a note."""
-    if len(shown) <= style.LINES:
-        return [("", list(shown))], ""
+def _planes(
+    directory: Directory, shown: Sequence[Setting], unit: Callable[[Setting], str] = lambda _: ""
+) -> tuple[list[tuple[str, list[Setting]]], str]:
+    """What shares a plane, with what its title says; and a note.
+
+    Everything of one unit, or one family each beyond `style.LINES`.
+    """
+    planes = []
+    for told, members in (groups := settings.groups_of(shown, unit)).items():
+        found = [("", list(members))] if len(members) <= style.LINES else _by_family(directory, members)
+        planes += [(", ".join(filter(None, [label, told if len(groups) > 1 else ""])), some) for label, some in found]
+    note = f" ({PLANES} of {len(planes)} groups of settings)" if len(planes) > PLANES else ""
+    return planes[:PLANES], note
+
+
+def _by_family(directory: Directory, shown: Sequence[Setting]) -> list[tuple[str, list[Setting]]]:
+    """Families of several settings, each with its label; those of one setting together before them."""
     families = [(family, [s for s in family.settings if s in shown]) for family in directory.families]
     single = [members[0] for _, members in families if len(members) == 1]
     planes = [("", single[at : at + style.LINES]) for at in range(0, len(single), style.LINES)]
-    planes += [(family.label, members) for family, members in families if len(members) > 1]
-    note = f" ({PLANES} of {len(planes)} groups of settings)" if len(planes) > PLANES else ""
-    return planes[:PLANES], note
+    return planes + [(family.label, members) for family, members in families if len(members) > 1]
+
+
+LEGEND = 1.7  # inches beside the curves at most
+
+
+def _width_of_legends(directory: Directory, planes: Sequence[tuple[str, Sequence[Setting]]]) -> float:
+    """Inches that the legends of planes need beside them; 0 where all have a bar."""
+    listed = [(label, setting) for label, members in planes if len(members) <= style.LINES for setting in members]
+    letters = max((len(_within(_drawn_label(directory, setting), label)) for label, setting in listed), default=0)
+    return min(0.7 + 0.56 * style.SMALL / 72 * letters, LEGEND) if listed else 0.0
 
 
 def _curve(
     axes, directory: Directory, setting: Setting, color, name: str, splits: Sequence[str], has_band: bool
 ) -> list[tuple]:
-    """The lines of a setting on some splits, the first one with its band; returns (epochs, mean) of each."""
+    """The lines of a setting on some splits, the first one with its band; returns (epochs, values) of lines and edges."""
     if name == "rate" and setting.role is Role.DETERMINISTIC:
         return []  # infinite
     drawn = []
@@ -85,6 +113,7 @@ def _curve(
         if has_band and len(values) > 1 and split == splits[0]:
             band = {"color": color, "alpha": 0.2, "linewidth": 0}
             axes.fill_between(epochs, values.min(axis=0), values.max(axis=0), **band)
+            drawn += [(epochs, values.min(axis=0)), (epochs, values.max(axis=0))]
         drawn.append((epochs, mean))
     return drawn
 
@@ -111,12 +140,12 @@ def _key(figure, directory: Directory, axes: Sequence, members: Sequence[Setting
         values = [_value_text(directory, family, setting) for setting in members]
         style.color_bar(figure, list(axes), colors, values, family.axis.rpartition(".")[2] or "setting")
         return
-    handles = [
-        Line2D([], [], color=color, label=_within(_drawn_label(directory, setting), plane))
-        for setting, color in zip(members, colors, strict=True)
-    ]
+    labels = [_within(_drawn_label(directory, setting), plane) for setting in members]
+    labels = [style.wrapped(label, LEGEND - 0.5, style.SMALL) for label in labels]
+    handles = [Line2D([], [], color=color, label=label) for label, color in zip(labels, colors, strict=True)]
     place = {"loc": "center left", "bbox_to_anchor": (1.02, 0.5), "frameon": False, "fontsize": style.SMALL}
-    axes[-1].legend(handles=handles, **place)
+    legend = axes[-1].legend(handles=handles, handlelength=1.5, **place)
+    legend.set_in_layout(False)  # it has a column of its own, which is not to push the bars of other planes away
 
 
 def _drawn_label(directory: Directory, setting: Setting) -> str:
@@ -204,7 +233,10 @@ def _sorted_rate(directory: Directory, setting: Setting) -> np.ndarray | None:
 
 
 def _rate_bars(found: dict[Setting, np.ndarray], title: str):
-    """A panel for each setting, all on one scale."""
+    """A panel for each setting, all on one scale: that of the settings with a KL, if others would make theirs unreadable."""
+    most = {setting: max(float(rate.max()), 1e-3) for setting, rate in found.items()}
+    held = max((rate for setting, rate in most.items() if setting.role is not Role.NO_KL), default=0.0)
+    top = held if held and max(most.values()) > 3 * held else max(most.values())
     columns = min(len(found), 4)
     rows = -(-len(found) // columns)
     figure = style.new_figure(max(2.5 * columns, 4.5), 2.2 * rows + 0.8, title)
@@ -213,14 +245,16 @@ def _rate_bars(found: dict[Setting, np.ndarray], title: str):
         first = axes = figure.add_subplot(rows, columns, number + 1, sharex=first, sharey=first)
         axes.bar(np.arange(len(rate)) + 1, rate, color=setting.color, width=0.8)
         used = f"{int(np.sum(rate > USED))} of {len(rate)} above {USED:g} nats"
+        used += f"\ncut off: up to {most[setting]:.1f} nats" if most[setting] > top else ""
         style.label_axes(axes, style.wrapped(setting.label, 2.5, style.TEXT), setting.color)
-        axes.text(0.98, 0.96, used, transform=axes.transAxes, ha="right", va="top", fontsize=style.SMALL)
+        box = {"facecolor": "white", "linewidth": 0, "pad": 2}
+        axes.text(0.98, 0.96, used, transform=axes.transAxes, ha="right", va="top", fontsize=style.SMALL, bbox=box)
         below, left = number >= len(found) - columns, number % columns == 0
         style.label_axes(axes, xlabel="latent, by rate" if below else "", ylabel="nats per image" if left else "")
         axes.xaxis.get_major_locator().set_params(integer=True)
         style.tidy(axes)
     assert first is not None
-    first.set_ylim(0, 1.18 * max(max(rate.max() for rate in found.values()), 1e-3))  # room for the number of those used
+    first.set_ylim(0, 1.18 * top)  # room for the number of those used
     return figure
 
 

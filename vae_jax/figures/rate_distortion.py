@@ -12,13 +12,6 @@ from vae_jax.figures.run_directory import Directory
 from vae_jax.figures.settings import Family, Role, Setting
 
 SPLITS = {"train_": "training split", "": "test split"}  # by the prefix of their columns
-# What the distortion of a likelihood counts. Only within one of these do numbers compare; any other likelihood is its own.
-UNITS = {
-    "bernoulli": "Bernoulli",
-    "gaussian": "log density of the pixels",
-    "continuous_bernoulli": "log density of the pixels",
-    "discretized_logistic": "log probability of the grey levels",
-}
 NOTES = 4  # settings out of view that a plane names
 NUMBERS = 6  # points of a curve whose value is written
 
@@ -113,10 +106,7 @@ def _points(family: Family, prefix: str) -> list[Point]:
 def _unit(directory: Directory, family: Family) -> str:
     """What the family's distortion counts, and of which data."""
     setting = family.settings[0]
-    likelihood = directory.value(setting, "model.likelihood", "bernoulli")
-    unit = UNITS.get(likelihood, likelihood)
-    if setting.role is Role.CLOSED_FORM:
-        unit = UNITS["gaussian"]
+    unit = directory.unit(setting)
     data = [settings.told(key, value, [key]) for key, value in setting.values.items() if key.startswith("data.") and value]
     return style.plain(", ".join([unit, *data]))
 

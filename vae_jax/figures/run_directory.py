@@ -36,6 +36,14 @@ TOGETHER = {  # what a figure needs beside an array that it looks for
     "coverage": ("coverage_levels", "coverage_se", "pit_histogram"),
 }
 
+# What the distortion of a likelihood counts; any other likelihood is its own.
+UNITS = {
+    "bernoulli": "Bernoulli",
+    "gaussian": "log density of the pixels",
+    "continuous_bernoulli": "log density of the pixels",
+    "discretized_logistic": "log probability of the grey levels",
+}
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Panel:
@@ -97,6 +105,11 @@ class Directory:
         """The config field `key` of a setting: from the grid's column, else from `config.json`, else `default`."""
         value = settings.resolve(setting.rows[0], key, self.field)
         return default if value is None else value
+
+    def unit(self, setting: Setting) -> str:
+        """What a setting's distortion counts: only within one of these do numbers compare."""
+        likelihood = "gaussian" if setting.role is Role.CLOSED_FORM else self.value(setting, "model.likelihood", "bernoulli")
+        return UNITS.get(likelihood, likelihood)
 
     def family(self, setting: Setting) -> Family:
         """The family that the setting is of."""

@@ -153,12 +153,25 @@ def new_figure(width: Number, height: Number, title: str, layout: Literal["compr
 
 
 def wrapped(text: str, width: Number, size: Number = TEXT + 2) -> str:
-    """The text in lines that fit into `width` inches."""
-    import textwrap
-
+    """The text in lines that fit into `width` inches: as few as that needs, and about as long as each other."""
     share = 0.56 if text.isascii() else 1.0  # of its size, that a letter is wide; Chinese ones are square
     letters = max(int(width * 72 / (share * size)), 10)
-    return "\n".join(line for part in text.split("\n") for line in textwrap.wrap(part, letters) or [""])
+    return "\n".join(line for part in text.split("\n") for line in _balanced(part, letters))
+
+
+def _balanced(text: str, letters: int) -> list[str]:
+    """Lines of at most so many letters, of which the last is no single word where all could be shorter instead."""
+    import textwrap
+
+    lines = textwrap.wrap(text, letters) or [""]
+    while len(shorter := textwrap.wrap(text, letters - 1)) == len(lines) and letters > 2:
+        lines, letters = shorter, letters - 1
+    return lines
+
+
+def number(value: float, digits: int) -> str:
+    """A number with so many digits after the point, and no sign before a zero."""
+    return f"{round(value, digits) + 0.0:.{digits}f}"
 
 
 def settle(figure) -> None:
