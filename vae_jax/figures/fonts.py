@@ -1,5 +1,6 @@
 """Fonts for texts that the default one has not, such as Chinese, Japanese and Korean names of runs."""
 
+import contextlib
 import functools
 import sys
 
@@ -43,14 +44,45 @@ def _characters(family: str) -> frozenset[int]:
 
 def families(text: str) -> list[str]:
     """The default families, and of `FALLBACK` the fewest first ones that have what these lack."""
-    found, lacking = _default(), set(map(ord, text))
-    for family in found:
-        lacking -= _characters(family)
+    asked = set(map(ord, text)).difference(*map(_characters, _default()))
+    found, lacking = _fallback(asked)
+    if lacking and _list_anew():
+        found, _ = _fallback(asked)
+    return [*_default(), *found]
+
+
+def _fallback(lacking: set[int]) -> tuple[list[str], set[int]]:
+    """The fewest first families of `FALLBACK` that have some of these code points, and those that none has."""
+    found = []
     for family in FALLBACK if lacking else ():
         if lacking & _characters(family):
-            found = [*found, family]
-            lacking -= _characters(family)
-    return found
+            found.append(family)
+            lacking = lacking - _characters(family)
+    return found, lacking
+
+
+@functools.cache
+def _list_anew() -> bool:
+    """Look once for fonts that were installed after matplotlib listed them, for it keeps its list; whether there are any."""
+    from matplotlib import font_manager
+
+    manager = font_manager.fontManager
+    known = {entry.fname for entry in manager.ttflist}
+    before = len(manager.ttflist)
+    for path in set(font_manager.findSystemFonts()) - known:
+        with contextlib.suppress(Exception):  # a file that FreeType cannot read is none that can be drawn with
+            manager.addfont(path)
+    _characters.cache_clear()
+    return len(manager.ttflist) > before
+
+
+def are_bold(families: list[str]) -> bool:
+    """Whether every family has a bold font; matplotlib complains of one that has not, and draws the regular one."""
+    from matplotlib import font_manager
+
+    weights: dict[str | int, int] = {number: number for number in range(1001)} | font_manager.weight_dict
+    listed = font_manager.fontManager.ttflist
+    return {entry.name for entry in listed if weights.get(entry.weight, 400) >= 600}.issuperset(families)
 
 
 def drawable(text: str) -> str:

@@ -136,7 +136,10 @@ def set_fonts(text) -> None:
     """Fonts that have the characters of a text, with boxes for those that no font has."""
     written = text.get_text()
     if not written.isascii():
-        text.set_fontfamily(fonts.families(written))
+        families = fonts.families(written)
+        text.set_fontfamily(families)
+        if text.get_weight() == "bold" and not fonts.are_bold(families):
+            text.set_weight("normal")
         text.set_text(fonts.drawable(written))
 
 
