@@ -334,6 +334,39 @@ def test_nothing_is_wider_than_a_phone(page, name):
         browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
+def test_on_a_phone_words_are_whole_all_links_are_seen_and_nothing_touches(page):
+    browser = page("plane")
+    metrics = {"width": 400, "height": 800, "deviceScaleFactor": 1, "mobile": True}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    try:
+        needed, there = browser.execute_script(
+            "const n = document.querySelector('nav'); return [n.scrollWidth, n.clientWidth]"
+        )
+        assert needed <= there
+        broken = browser.execute_script(
+            """return [...document.querySelectorAll('.thumb')].flatMap((thumb) => [...thumb.childNodes].flatMap((node) => {
+              const texts = node.nodeType === 3 ? [node] : [...node.childNodes].filter((child) => child.nodeType === 3);
+              return texts.flatMap((text) => [...text.data.matchAll(/\\S+/g)].filter((word) => {
+                const range = document.createRange();
+                range.setStart(text, word.index);
+                range.setEnd(text, word.index + word[0].length);
+                return range.getClientRects().length > 1;
+              }).map((word) => word[0]));
+            }));"""
+        )
+        assert broken == []
+        for element in browser.execute_script("return document.querySelectorAll('.sheet')"):
+            below = browser.execute_script(
+                """const sheet = arguments[0], next = sheet.nextElementSibling;
+                const lowest = Math.max(...[...sheet.querySelectorAll('*')].map((n) => n.getBoundingClientRect().bottom));
+                return next.getBoundingClientRect().top - lowest;""",
+                element,
+            )
+            assert below >= 8
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
 def test_the_theme_follows_the_system_and_its_button(page):
     browser = page("plane")
     paper = "return getComputedStyle(document.body).backgroundColor"
