@@ -334,6 +334,13 @@ def test_nothing_is_wider_than_a_phone(page, name):
         browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
+def test_a_plot_has_no_room_for_what_is_out_of_its_view(page):
+    """A run whose loss is 0 beside many of 20 to 27: the axis ends at 20, and not somewhere in between."""
+    values = [0.0, 0.0, *np.linspace(20, 27, 40)]
+    low, high = page("plane").execute_script("return Chart.range(arguments[0])", values)
+    assert 19 < low < 20 and 27 < high < 28
+
+
 def test_on_a_phone_words_are_whole_all_links_are_seen_and_nothing_touches(page):
     browser = page("plane")
     metrics = {"width": 400, "height": 800, "deviceScaleFactor": 1, "mobile": True}

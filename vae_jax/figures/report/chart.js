@@ -23,7 +23,7 @@ const Chart = (() => {
     return found;
   }
 
-  // The range of numbers with a margin; beyond `share` of them at either end what lies far out is left out.
+  // The range of numbers with a margin, without those that lie far out.
   function range(values, log = false) {
     const finite = values.filter((value) => Number.isFinite(value) && (!log || value > 0)).sort((a, b) => a - b);
     if (!finite.length) return log ? [0.1, 1] : [0, 1];
@@ -32,8 +32,9 @@ const Chart = (() => {
       const at = (share) => finite[Math.round(share * (finite.length - 1))];
       const spread = at(0.9) - at(0.1);
       if (spread > 0) {
-        high = Math.min(high, at(0.9) + 2.5 * spread);
-        low = Math.max(low, at(0.1) - 2.5 * spread);
+        const near = finite.filter((value) => value >= at(0.1) - 2.5 * spread && value <= at(0.9) + 2.5 * spread);
+        low = near[0];
+        high = near[near.length - 1];
       }
       const margin = 0.06 * (high - low) || Math.abs(high) * 0.1 || 1;
       return [low - margin, high + margin];
