@@ -1,5 +1,6 @@
 """What a person types, as typed: the three mains on a small study, their help, and the shell scripts."""
 
+import importlib
 import json
 import os
 import pathlib
@@ -289,3 +290,10 @@ def test_an_environment_that_cannot_be_made_is_told_and_removed(tmp_path):
     )
     assert checkout.calls() == ["-m venv .venv"]
     assert not (checkout.root / ".venv").exists()
+
+
+def test_what_is_imported_ahead_is_there():
+    from experiments import train
+
+    for name in train.AHEAD:
+        importlib.import_module(name)
