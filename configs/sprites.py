@@ -3,8 +3,8 @@
     python -m experiments.train --config=configs/sprites.py
 
 16x16, ten latents, five seeds, AE and beta 0.25 to 16. Expect MIG, SAP and UDR to be highest at beta 8 (0.25, 0.35, 0.8),
-where x and y have a latent each, and 0 at 16 (collapse); BetaVAE and FactorVAE scores do not rise. About four
-minutes on 2 cores (estimated).
+where x and y have a latent each, and 0 at 16 (collapse); BetaVAE and FactorVAE scores do not rise. A quarter of
+an hour on 2 cores that did other work.
 """
 
 from configs import faces
