@@ -1,5 +1,6 @@
 """What the mains share: flags, JAX's devices, signals, and a user's mistake told in one line."""
 
+import atexit
 import functools
 import gc
 import os
@@ -52,6 +53,7 @@ def run(main: Callable[[], None]) -> None:
         signal.signal(number, signals.stop)
     # Importing and tracing make many objects that stay: looking for garbage among them this often is a tenth of the start.
     gc.set_threshold(100_000, 50, 100)
+    atexit.register(gc.freeze)  # nor once more before the process ends, which takes a second
     try:
         # Exit codes 0 and 1 of --help pass through.
         app.run(lambda _: _guarded(main), flags_parser=_parse)

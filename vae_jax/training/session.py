@@ -327,7 +327,7 @@ def load(
 def state_like(spec: RunSpec, hyperparams: Hyperparams, dataset: Dataset) -> TrainState:
     """The shapes of the state of these runs."""
     statistics = dataset.statistics(spec.model.normalize)
-    return jax.eval_shape(jax.vmap(program_of(spec).init, (0, None)), hyperparams, statistics)
+    return jax.eval_shape(program_of(spec).many_inits, hyperparams, statistics)
 
 
 def _lines(labels: list[run_directory.Row], epoch: int, step: int, chunk: dict[str, Metrics]) -> list[run_directory.Row]:
