@@ -74,7 +74,13 @@ def test_more_weights_than_there_is_room_for_are_thinned_out_or_stored_in_16_bit
     packed = explorer.pack(workdir, described)
     assert not packed["precise"] and any("scale" in array for array in packed["arrays"])
     packed = explorer.pack(workdir, described, room=20_000.0)
-    assert [model["beta"] for model in packed["models"]] == [0, 4] and packed["left_out"] == 1
+    assert [model["beta"] for model in packed["models"]] == [0, 1] and packed["left_out"] == 1
+
+
+def test_the_model_that_the_page_opens_with_is_not_left_out():
+    assert explorer._spread(6, 3) == explorer._spread(6, 3, 2) == [0, 2, 5]
+    assert explorer._spread(6, 3, 3) == [0, 3, 5] and explorer._spread(6, 2, 3) == [0, 3]
+    assert explorer._spread(6, 2, 1) == [0, 1] and explorer._spread(6, 6, 3) == [0, 1, 2, 3, 4, 5]
 
 
 def test_a_page_is_no_larger_than_its_limit(workdir, monkeypatch):

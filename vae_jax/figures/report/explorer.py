@@ -10,7 +10,7 @@ import numpy as np
 from vae_jax.figures import settings
 from vae_jax.figures.report import packing
 from vae_jax.figures.run_directory import Directory
-from vae_jax.figures.settings import Setting
+from vae_jax.figures.settings import Role, Setting
 from vae_jax.storage import npz_headers, run_directory
 
 IMAGES = 600  # test images in a page at most
@@ -34,9 +34,21 @@ def _place(directory: Directory, setting: Setting) -> tuple:
     return (setting.role, settings.sort_key(directory.value(setting, "objective.beta")))
 
 
-def _spread(count: int, most: int) -> list[int]:
-    """At most `most` of `count` places, evenly from the first to the last."""
-    return sorted({round(at) for at in np.linspace(0, count - 1, min(count, most))}) if count else []
+def _spread(count: int, most: int, wanted: int | None = None) -> list[int]:
+    """At most `most` of `count` places, evenly from the first to the last, `wanted` in the place of the one beside it."""
+    found = sorted({round(at) for at in np.linspace(0, count - 1, min(count, most))}) if count else []
+    if wanted is None or wanted in found or not found:
+        return found
+    beside = min(found[1:-1] or found[-1:], key=lambda at: abs(at - wanted))
+    return sorted({*found, wanted} - {beside})
+
+
+def _begun_with(directory: Directory, shown: Sequence[Setting]) -> int | None:
+    """The place of the setting that the page opens with: of those with reconstruction and KL the one nearest to beta 1."""
+    both = [at for at, setting in enumerate(shown) if setting.role is Role.BOTH]
+    betas = {at: directory.value(shown[at], "objective.beta") for at in both}
+    betas = {at: beta for at, beta in betas.items() if settings.is_number(beta) and beta > 0}
+    return min(betas, key=lambda at: abs(math.log(betas[at]))) if betas else None
 
 
 def pack(workdir: pathlib.Path, described: Mapping[str, Any], room: float = math.inf) -> dict[str, Any] | None:
@@ -57,7 +69,9 @@ def pack(workdir: pathlib.Path, described: Mapping[str, Any], room: float = math
     stored = packing.images(images) | {"count": len(images), "shape": list(images.shape[1:])}
     networks = [packing.digest(*_kernels(model)) for _, model in pairs]
     sizes = [packing.count(model) for _, model in pairs]
-    kept = _fitting(networks, sizes, len(which), [model["latents"] for _, model in pairs], room - len(stored["data"]))
+    wanted = _begun_with(directory, [setting for setting, _ in pairs])
+    latents = [model["latents"] for _, model in pairs]
+    kept = _fitting(networks, sizes, len(which), latents, room - len(stored["data"]), wanted)
     store = packing.Store(_weights(kept, networks, sizes) <= packing.PRECISE)
     numbers = {id(setting): at for at, setting in enumerate(directory.settings)}
     told = list(dict.fromkeys(networks[at] for at in kept if "log_beta" in pairs[at][1]))
@@ -99,15 +113,22 @@ def _weights(kept: Sequence[int], networks: Sequence[str], sizes: Sequence[int])
     return sum({networks[at]: sizes[at] for at in kept}.values())
 
 
-def _fitting(networks: Sequence[str], sizes: Sequence[int], images: int, latents: Sequence[int], room: float) -> list[int]:
-    """The models that fit into so many bytes, spread evenly; at least two."""
+def _fitting(
+    networks: Sequence[str],
+    sizes: Sequence[int],
+    images: int,
+    latents: Sequence[int],
+    room: float,
+    wanted: int | None = None,
+) -> list[int]:
+    """The models that fit into so many bytes, spread evenly, the one that the page opens with among them; at least two."""
     for count in range(min(len(sizes), MODELS), 2, -1):
-        kept = _spread(len(sizes), count)
+        kept = _spread(len(sizes), count, wanted)
         weights = _weights(kept, networks, sizes)
         codes = sum(2 * latents[at] * images for at in kept)
         if packing.TEXT * (weights + codes) * (4 if weights <= packing.PRECISE else 2) <= room:
             return kept
-    return _spread(len(sizes), min(len(sizes), 2))
+    return _spread(len(sizes), min(len(sizes), 2), wanted)
 
 
 def _group(directory: Directory, setting: Setting) -> str:
