@@ -48,20 +48,25 @@ def rate_parts(posterior: Posterior, own: Posterior, z: Latents, prior: Prior) -
 
 
 def _program(trained: Trained, inputs, setting) -> tuple[dict, dict]:
-    """The parts for a draw from each of some images, and for a second draw."""
-    posterior, prior = Posterior(inputs.mean, inputs.log_var), trained.vae.prior()
+    """The parts for a draw from each of some images, and for a second draw; one loop, which is compiled once."""
+    prior = trained.vae.prior()
     order = random.permutation(trained.key(Purpose.AGGREGATE, 0), len(inputs.mean))[: setting.spec.aggregate_samples]
 
-    def of(order, draw):
-        own = Posterior(posterior.mean[order], posterior.log_var[order])
-        z = reparameterize(trained.key(Purpose.AGGREGATE, draw), own)
-        parts = rate_parts(posterior, own, z, prior)._asdict()
-        parts["aggregate_kl"] = parts["total_correlation"] + parts["dimension_wise_kl"]  # KL(q(z) || p(z))
-        if not prior.has_independent_latents:
-            del parts["dimension_wise_kl"]  # latents that are not independent under the prior have no KL each
-        return parts
+    def of(images) -> Posterior:
+        return Posterior(inputs.mean[images], inputs.log_var[images])
 
-    return of(order, 1), of(order[:TWICE], 2)
+    drawn = order, order[:TWICE]
+    z = [reparameterize(trained.key(Purpose.AGGREGATE, draw), of(images)) for draw, images in enumerate(drawn, 1)]
+    everything = Posterior(inputs.mean, inputs.log_var)
+    parts = rate_parts(everything, of(jnp.concatenate(drawn)), jnp.concatenate(z), prior)._asdict()
+    parts["aggregate_kl"] = parts["total_correlation"] + parts["dimension_wise_kl"]  # KL(q(z) || p(z))
+    if not prior.has_independent_latents:
+        del parts["dimension_wise_kl"]  # latents that are not independent under the prior have no KL each
+
+    def of_draw(place: slice) -> dict:
+        return {name: values[place] for name, values in parts.items()}
+
+    return of_draw(slice(len(order))), of_draw(slice(len(order), None))
 
 
 def _finish(state: None, run: Run) -> Values:
