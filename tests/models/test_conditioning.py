@@ -9,6 +9,7 @@ import pytest
 from jax import random
 
 from vae_jax.data.dataset import ImageSpec
+from vae_jax.models.conditioning import Gate
 from vae_jax.models.priors import Normal
 from vae_jax.models.vae import VAE, ModelSpec, Posterior
 from vae_jax.training import objectives
@@ -80,6 +81,15 @@ def test_beta_matters_once_gates_have_moved_and_each_image_has_its_own(network):
     np.testing.assert_allclose(both[3:], high[3:], rtol=1e-5)
 
 
+def test_at_much_smaller_betas_a_gate_is_the_identity_whatever_it_has_learned():
+    """So that gates close at the betas at which a latent should be off, and not at all of them at once."""
+    gate = Gate(3)
+    params = jax.tree.map(lambda leaf: leaf + 1, gate.init(random.key(0), jnp.ones((2, 3)), jnp.zeros(())))
+    x = random.normal(random.key(1), (2, 3))
+    np.testing.assert_allclose(gate.apply(params, x, jnp.float32(-30)), x, rtol=1e-5)
+    assert np.abs(gate.apply(params, x, jnp.float32(0)) - x).max() > 0.1
+
+
 ENDS = ((0.05, 6.0), (6.0, 6.0), (1e-6, 1e6))
 
 
@@ -111,7 +121,7 @@ def test_the_loss_of_a_beta_for_each_image_by_hand():
     terms = objectives.Terms(jnp.array([3.0, 5.0]), rate, jnp.sum(rate, axis=1), posterior, jnp.zeros((2, 2)))
     context = objectives.Context(Normal(2), random.key(0), 100, {})
     loss, _ = objectives.weighted(terms, Weights(beta=jnp.array([0.5, 4.0])), context)
-    assert loss == ((3 + 0.5 * 3) / 1 + (5 + 4 * 7) / 4) / 2
+    assert loss == ((3 + 0.5 * 3) / 1 + (5 + 4 * 7) / 2) / 2
     # tc at a beta of 1 for each image is the ELBO.
     loss, _ = objectives.tc(terms, Weights(beta=jnp.ones(2)), context)
     assert loss == (3 + 3 + 5 + 7) / 2

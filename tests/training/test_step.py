@@ -19,7 +19,7 @@ from vae_jax.data import dataset
 from vae_jax.system import runs
 from vae_jax.training import objectives, optimizers, schedules
 from vae_jax.training.state import Hyperparams, Metrics, RunSpec, TrainConfig, TrainState
-from vae_jax.training.step import Program, is_finite, program_of
+from vae_jax.training.step import Program, evenly, is_finite, program_of
 
 EPS = np.finfo(np.float32).eps
 PIXELS = load_digits().images.astype(np.uint8)[..., None]
@@ -501,3 +501,12 @@ def test_the_schedule_of_sigma_holds_it_up():
         found[length] = jax.jit(program.step)(state.replace(step=jnp.int32(1)), given, BATCH)[1].distortion
     # Squares of about 0.1 at 64 pixels: over 2 sigma^2, and 64 log sigma. At epoch 0.5 of 2 the bound is 0.089.
     assert found[1e-3] > 10 * abs(found[2.0])
+
+
+def test_evenly_drawn_numbers_cover_the_range_and_each_is_uniform():
+    drawn = np.stack([evenly(random.key(seed), 8) for seed in range(400)])
+    assert drawn.shape == (400, 8) and drawn.min() >= 0 and drawn.max() < 1
+    np.testing.assert_allclose(np.diff(np.sort(drawn), axis=1), 1 / 8, atol=1e-6)
+    # Of each place in the batch: mean 1/2 and variance 1/12, to four standard errors of 400 draws.
+    np.testing.assert_allclose(drawn.mean(axis=0), 0.5, atol=4 * (1 / 12 / 400) ** 0.5)
+    np.testing.assert_allclose(drawn.var(axis=0), 1 / 12, atol=4 * (1 / 180 / 400) ** 0.5)

@@ -15,7 +15,7 @@ outputs].
 
 A network that is told beta also has `log_beta`, the one of its variables, `log_var_gate`, of the encoder's log variance,
 `latents_gate`, of what the decoder gets, and in each layer a `gate` between kernel and activation. A gate is a dict of
-`slope` and `offset` [width], `gain` and `shift` [width, channels]: with h = tanh(log_beta * slope + offset) it makes
+`slope` and `place` [width], `gain` and `shift` [width, channels]: with h = 1 + tanh(slope * (log_beta - place)) it makes
 x * (1 + tanh(h @ gain)) + h @ shift of x.
 """
 
@@ -66,9 +66,9 @@ def describe(spec: ModelSpec, variables: Mapping, sigma: float, noise_scale: flo
 
 
 def _gate(params: Mapping) -> dict[str, np.ndarray]:
-    """A gate, with the scale of its hidden layer multiplied into what reads it."""
+    """A gate, with the scale of its steps multiplied into what reads them."""
     scaled = {name: np.float32(SCALE) * params[name] for name in ("gain", "shift")}
-    return {"slope": params["slope"], "offset": params["offset"], **scaled}
+    return {"slope": params["slope"], "place": params["place"], **scaled}
 
 
 def _layer(kind: str, params: Mapping, activation: str, **more: Any) -> Layer:

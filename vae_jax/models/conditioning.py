@@ -9,19 +9,23 @@ from collections.abc import Callable, Mapping
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
+from jax import random
 from jaxtyping import Array, Float
 
 CONDITIONING = ("none", "beta")
-WIDTH = 16  # of the hidden layer of each function of log beta
-# Of that layer's outputs: a gate then moves about as fast as other parameters do under Adam. A faster one closes while
-# nothing is learned yet, and what has closed on both sides of a latent hardly opens again.
-SCALE = 0.2
+WIDTH = 16  # steps of each function of log beta
+SCALE = 0.25  # half the height of a step: how fast gates move under Adam, beside other parameters
+FLATTEST, STEEPEST = 1.0, 12.0  # slopes at the start; a latent switches off at one beta, where the exact curve has a corner
+SPREAD = 2.0  # std of the places of the steps, around beta 1
 
 
 class Gate(nn.Module):
     """x * (1 + tanh(gain)) + shift, where gain and shift of each channel (the last axis) are functions of log beta.
 
-    Starts as the identity; the factor stays between 0, which switches a channel off, and 2.
+    Both are sums of smooth steps, each 0 at much smaller betas than that of its place. So a gate starts as the identity, and
+    at the smallest betas it stays near it: what all betas share is left to the layer itself. Gates that can move at every
+    beta at once close while nothing is learned yet, and what has closed on both sides of a latent hardly opens again. The
+    factor stays between 0, which switches a channel off, and 2.
     """
 
     channels: int
@@ -30,13 +34,12 @@ class Gate(nn.Module):
     def __call__(self, x: Float[Array, "batch *rest"], log_beta: Float[Array, "..."]) -> Float[Array, "batch *rest"]:
         """`log_beta` is one number, or one for each of the batch."""
         time = jnp.broadcast_to(log_beta.astype(x.dtype), x.shape[:1])[:, None]
-        # Steps of a width of about 1 in log beta, at places over a range of several.
-        slope = self.param("slope", nn.initializers.normal(2.0), (WIDTH,))
-        offset = self.param("offset", nn.initializers.normal(4.0), (WIDTH,))
-        hidden = SCALE * jnp.tanh(time * slope[None] + offset[None])
+        slope = self.param("slope", lambda *args: random.uniform(*args, minval=FLATTEST, maxval=STEEPEST), (WIDTH,))
+        place = self.param("place", nn.initializers.normal(SPREAD), (WIDTH,))
+        steps = SCALE * (1 + jnp.tanh(slope[None] * (time - place[None])))
         shape = (x.shape[0], *(1,) * (x.ndim - 2), self.channels)
         gain, shift = (
-            (hidden @ self.param(name, nn.initializers.zeros_init(), (WIDTH, self.channels))).reshape(shape)
+            (steps @ self.param(name, nn.initializers.zeros_init(), (WIDTH, self.channels))).reshape(shape)
             for name in ("gain", "shift")
         )
         return x * (1 + jnp.tanh(gain)) + shift

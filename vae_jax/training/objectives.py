@@ -170,14 +170,17 @@ Loss = tuple[Float[Array, ""], dict]
 
 
 def weighted(terms: Terms, weights: Weights, context: Context) -> Loss:
-    """distortion_weight * D + beta * R; over max(beta, 1) where each image has a beta of its own."""
+    """distortion_weight * D + beta * R; over sqrt(max(beta, 1)) where each image has its own beta."""
     loss = weights.distortion_weight * terms.distortion + weights.beta * terms.rate
     return jnp.mean(_balanced(loss, weights)), {}
 
 
 def _balanced(loss: Float[Array, " batch"], weights: Weights) -> Float[Array, " batch"]:
-    """Where each image has a beta of its own, losses of one size: a large beta must not outweigh the others."""
-    return loss / jnp.maximum(weights.beta, 1) if jnp.ndim(weights.beta) else loss
+    """Where each image has a beta of its own, losses of about one size: a large beta must not outweigh the others.
+
+    By the root: over beta itself, what the loss has to say of large betas is too little beside the small ones.
+    """
+    return loss / jnp.sqrt(jnp.maximum(weights.beta, 1)) if jnp.ndim(weights.beta) else loss
 
 
 def importance(terms: Terms, weights: Weights, context: Context) -> Loss:

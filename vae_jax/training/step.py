@@ -127,7 +127,7 @@ class Program:
         weights = schedules.scheduled(hyperparams.objective, names, lengths, epoch)
         if spec.model.conditioning == "beta":
             low, high = jnp.log(weights.beta_low), jnp.log(weights.beta_high)
-            log_beta = low + (high - low) * random.uniform(drawn.beta, x.shape[:1])
+            log_beta = low + (high - low) * evenly(drawn.beta, len(x))
             statistics = statistics | {"log_beta": rows.share(log_beta)}
             weights = weights.replace(beta=jnp.exp(log_beta))
         vae = self.vae.bind({"params": self.vae.cast(params), "statistics": statistics})
@@ -261,6 +261,11 @@ def program_of(spec: RunSpec) -> Program:
 @functools.lru_cache(maxsize=16)
 def _program(spec: RunSpec, changes: int) -> Program:
     return Program(spec)
+
+
+def evenly(key: Key[Array, ""], count: int) -> Float[Array, " count"]:
+    """Draws from [0, 1), each of them uniform, that lie 1 / count apart (systematic sampling): a batch sees the whole range."""
+    return (random.uniform(key) + jnp.arange(count, dtype=jnp.float32) / count) % 1
 
 
 def is_finite(loss: Float[Array, ""], grads: dict) -> Bool[Array, ""]:

@@ -107,9 +107,9 @@ const Networks = (() => {
 
   // What a gate does to each channel (the last axis) at a beta: x * scale + move.
   function tell(gate, logBeta) {
-    const hidden = Array.from(gate.slope, (slope, i) => Math.tanh(logBeta * slope + gate.offset[i]));
-    gate.scale = dense(hidden, gate.gain).map((value) => 1 + Math.tanh(value));
-    gate.move = dense(hidden, gate.shift);
+    const steps = Array.from(gate.slope, (slope, i) => 1 + Math.tanh(slope * (logBeta - gate.place[i])));
+    gate.scale = dense(steps, gate.gain).map((value) => 1 + Math.tanh(value));
+    gate.move = dense(steps, gate.shift);
   }
 
   function pass({ scale, move }, x) {
