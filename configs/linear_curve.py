@@ -23,6 +23,7 @@ def get_config():
     config.model.conditioning = "beta"
     config.objective.beta_low = 0.2
     config.objective.beta_high = 30.0
+    config.optimizer.learning_rate = 1e-2
     config.optimizer.schedule = "cosine"
     config.schedule.sigma = "constant"
     config.train.epochs = 20_000

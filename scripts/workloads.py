@@ -357,11 +357,11 @@ def evaluation(settings: Settings) -> Iterator[Row]:
 def curve(settings: Settings) -> Iterator[Row]:
     """The whole curve from one network that is told beta, over nine of one beta each, as `configs/curve.py` has them."""
     dataset, seeds = load("digits"), settings.size(len(curve_study.SEEDS), 1)
-    told, alone = curve_study.EPOCHS, base.get_config().train.epochs
+    told, alone = {"model.conditioning": "beta"} | curve_study.TOLD, curve_study.ALONE
     share = settings.size(10, 100)  # of the epochs
     works = {
-        "ours": run_together(dataset, {"model.conditioning": "beta"}, seeds, told // share),
-        "nine runs": run_together(dataset, {}, len(curve_study.BETAS) * seeds, alone // share),
+        "ours": run_together(dataset, told, seeds, told["train.epochs"] // share),
+        "nine runs": run_together(dataset, alone, len(curve_study.BETAS) * seeds, alone["train.epochs"] // share),
     }
     times = timing.measure([Contestant(name, work, 1 / share) for name, work in works.items()], settings.repeat)
     yield from rows(f"curve on digits, {counted(seeds, 'seed')}", "training", times, {"nine runs": 0.35})

@@ -67,7 +67,7 @@ def made(settings: dict) -> tuple[ModelSpec, dict, np.ndarray]:
             name: 0.3 * generator.normal(size=(pixels, pixels)).astype(np.float32) for name in ("whiten", "color")
         }
     if spec.conditioning == "beta":
-        statistics["log_beta"] = np.float32(0.7)
+        statistics |= {"log_beta": np.float32(0.7), "lowest_log_beta": np.float32(-1.1)}
     variables = {"statistics": jax.tree.map(jnp.asarray, statistics)}
 
     def init(x):

@@ -29,7 +29,7 @@ def conditioned(network: str, **fields) -> tuple[VAE, VAE]:
 
 
 def told(log_beta) -> dict:
-    return {"log_beta": jnp.asarray(log_beta, jnp.float32)}
+    return {"log_beta": jnp.asarray(log_beta, jnp.float32), "lowest_log_beta": jnp.float32(-3)}
 
 
 def params_of(vae: VAE) -> dict:
@@ -81,13 +81,13 @@ def test_beta_matters_once_gates_have_moved_and_each_image_has_its_own(network):
     np.testing.assert_allclose(both[3:], high[3:], rtol=1e-5)
 
 
-def test_at_much_smaller_betas_a_gate_is_the_identity_whatever_it_has_learned():
+def test_at_the_smallest_beta_a_gate_is_the_identity_whatever_it_has_learned():
     """So that gates close at the betas at which a latent should be off, and not at all of them at once."""
-    gate = Gate(3)
-    params = jax.tree.map(lambda leaf: leaf + 1, gate.init(random.key(0), jnp.ones((2, 3)), jnp.zeros(())))
+    gate, lowest = Gate(3), jnp.float32(-3)
+    params = jax.tree.map(lambda leaf: leaf + 1, gate.init(random.key(0), jnp.ones((2, 3)), lowest, lowest))
     x = random.normal(random.key(1), (2, 3))
-    np.testing.assert_allclose(gate.apply(params, x, jnp.float32(-30)), x, rtol=1e-5)
-    assert np.abs(gate.apply(params, x, jnp.float32(0)) - x).max() > 0.1
+    np.testing.assert_allclose(gate.apply(params, x, lowest, lowest), x, rtol=1e-5)
+    assert np.abs(gate.apply(params, x, jnp.float32(0), lowest) - x).max() > 0.1
 
 
 ENDS = ((0.05, 6.0), (6.0, 6.0), (1e-6, 1e6))
@@ -111,8 +111,9 @@ def test_a_step_is_finite_at_both_ends_and_moves_the_gates(kind):
         assert state.statistics["log_beta"] == 0  # evaluated at objective.beta, which is 1
         after, metrics = step(state, given, X)
         assert np.isfinite(metrics.loss) and after.diverged_at == -1
-        assert np.any(after.params["decoder"]["Dense_0"]["gate"]["gain"])
-        assert np.any(after.params["encoder"]["Dense_0"]["gate"]["shift"])
+        moved = low < high  # a gate at the smallest beta is the identity
+        assert np.any(after.params["decoder"]["Dense_0"]["gate"]["gain"]) == moved
+        assert np.any(after.params["encoder"]["Dense_0"]["gate"]["shift"]) == moved
 
 
 def test_the_loss_of_a_beta_for_each_image_by_hand():

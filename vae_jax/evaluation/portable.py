@@ -15,8 +15,8 @@ outputs].
 
 A network that is told beta also has `log_beta`, the one of its variables, `log_var_gate`, of the encoder's log variance,
 `latents_gate`, of what the decoder gets, and in each layer a `gate` between kernel and activation. A gate is a dict of
-`slope` and `place` [width], `gain` and `shift` [width, channels]: with h = 1 + tanh(slope * (log_beta - place)) it makes
-x * (1 + tanh(h @ gain)) + h @ shift of x.
+`slope`, `place` and `lowest` [width], `gain` and `shift` [width, channels]: with h = tanh(slope * (log_beta - place)) - lowest
+it makes x * (1 + tanh(h @ gain)) + h @ shift of x.
 """
 
 from collections.abc import Mapping, Sequence
@@ -48,6 +48,8 @@ def describe(spec: ModelSpec, variables: Mapping, sigma: float, noise_scale: flo
         return None
     params = jax.tree.map(np.asarray, dict(variables["params"]))
     statistics = variables.get("statistics", {})
+    if spec.conditioning == "beta":
+        params = _from_lowest(params, np.asarray(statistics["lowest_log_beta"]))
     bound = VAE(spec).bind(jax.tree.map(jnp.asarray, dict(variables)))
     described = {
         "latents": spec.latents,
@@ -65,10 +67,17 @@ def describe(spec: ModelSpec, variables: Mapping, sigma: float, noise_scale: flo
     return described
 
 
+def _from_lowest(params: Mapping, lowest: np.ndarray) -> dict:
+    """The parameters, those of each gate with what its steps are counted from: their value at the smallest beta."""
+    if {"slope", "place"} <= params.keys():
+        return {**params, "lowest": np.tanh(params["slope"] * (lowest - params["place"]))}
+    return {name: _from_lowest(leaf, lowest) if isinstance(leaf, Mapping) else leaf for name, leaf in params.items()}
+
+
 def _gate(params: Mapping) -> dict[str, np.ndarray]:
     """A gate, with the scale of its steps multiplied into what reads them."""
     scaled = {name: np.float32(SCALE) * params[name] for name in ("gain", "shift")}
-    return {"slope": params["slope"], "place": params["place"], **scaled}
+    return {name: params[name] for name in ("slope", "place", "lowest")} | scaled
 
 
 def _layer(kind: str, params: Mapping, activation: str, **more: Any) -> Layer:

@@ -22,21 +22,23 @@ SPREAD = 2.0  # std of the places of the steps, around beta 1
 class Gate(nn.Module):
     """x * (1 + tanh(gain)) + shift, where gain and shift of each channel (the last axis) are functions of log beta.
 
-    Both are sums of smooth steps, each 0 at much smaller betas than that of its place. So a gate starts as the identity, and
-    at the smallest betas it stays near it: what all betas share is left to the layer itself. Gates that can move at every
-    beta at once close while nothing is learned yet, and what has closed on both sides of a latent hardly opens again. The
-    factor stays between 0, which switches a channel off, and 2.
+    Both are sums of smooth steps that are 0 at the smallest beta it is trained for. So a gate starts as the identity, and at
+    that beta it remains the identity: what all betas share is left to the layer itself. Gates that could move at every beta
+    at once close while nothing is learned yet, and what has closed on both sides of a latent hardly opens again. The factor
+    stays between 0, which switches a channel off, and 2.
     """
 
     channels: int
 
     @nn.compact
-    def __call__(self, x: Float[Array, "batch *rest"], log_beta: Float[Array, "..."]) -> Float[Array, "batch *rest"]:
-        """`log_beta` is one number, or one for each of the batch."""
+    def __call__(
+        self, x: Float[Array, "batch *rest"], log_beta: Float[Array, "..."], lowest: Float[Array, ""]
+    ) -> Float[Array, "batch *rest"]:
+        """`log_beta` is one number, or one for each of the batch; `lowest` that of the smallest beta."""
         time = jnp.broadcast_to(log_beta.astype(x.dtype), x.shape[:1])[:, None]
         slope = self.param("slope", lambda *args: random.uniform(*args, minval=FLATTEST, maxval=STEEPEST), (WIDTH,))
         place = self.param("place", nn.initializers.normal(SPREAD), (WIDTH,))
-        steps = SCALE * (1 + jnp.tanh(slope[None] * (time - place[None])))
+        steps = SCALE * (jnp.tanh(slope[None] * (time - place[None])) - jnp.tanh(slope * (lowest - place))[None])
         shape = (x.shape[0], *(1,) * (x.ndim - 2), self.channels)
         gain, shift = (
             (steps @ self.param(name, nn.initializers.zeros_init(), (WIDTH, self.channels))).reshape(shape)
@@ -50,7 +52,7 @@ def at(variables: Mapping, log_beta: Float[Array | np.ndarray, "..."]) -> dict:
     return {**variables, "statistics": {**variables["statistics"], "log_beta": log_beta}}
 
 
-def gated(log_beta: Float[Array, "..."]) -> Callable:
+def gated(log_beta: Float[Array, "..."], lowest: Float[Array, ""]) -> Callable:
     """An interceptor of Linen methods (`nn.intercept_methods`) that puts a gate behind every layer."""
 
     def interceptor(following, args, kwargs, context):
@@ -58,6 +60,6 @@ def gated(log_beta: Float[Array, "..."]) -> Callable:
         features = getattr(context.module, "features", None)
         if context.method_name != "__call__" or not isinstance(features, int):
             return output
-        return Gate(features, name="gate")(output, log_beta)
+        return Gate(features, name="gate")(output, log_beta, lowest)
 
     return interceptor

@@ -179,7 +179,7 @@ class VAE(nn.Module):
         with contextlib.ExitStack() as stack:
             if self.spec.conditioning == "beta":
                 told = self._statistic("log_beta") if log_beta is None else log_beta
-                stack.enter_context(nn.intercept_methods(gated(told)))
+                stack.enter_context(nn.intercept_methods(gated(told, self._statistic("lowest_log_beta"))))
             if self.dtype is None:
                 return network(x)
             return jax.tree.map(lambda output: output.astype(x.dtype), network(x.astype(self.dtype)))
@@ -195,7 +195,7 @@ class VAE(nn.Module):
             x = pixels.reshape(x.shape)
         mean, log_var = self._through(self.encoder, x)
         if self.spec.conditioning == "beta":
-            log_var = self.log_var_gate(log_var, self._statistic("log_beta"))
+            log_var = self.log_var_gate(log_var, self._statistic("log_beta"), self._statistic("lowest_log_beta"))
         return Posterior(mean, log_var)
 
     def _statistic(self, name: str) -> Float[Array, "..."]:
@@ -224,7 +224,7 @@ class VAE(nn.Module):
     def decode(self, z: Float[Array, "batch latents"], sigma: float | Float[Array, ""] = 1.0) -> likelihoods.Likelihood:
         """p(x | z); `sigma` is used where the spec says "fixed" or "optimal"."""
         if self.spec.conditioning == "beta":
-            z = self.latents_gate(z, self._statistic("log_beta"))
+            z = self.latents_gate(z, self._statistic("log_beta"), self._statistic("lowest_log_beta"))
         output, family = self._through(self.decoder, z), likelihoods.LIKELIHOODS[self.spec.likelihood]
         if self.spec.sigma == "per_pixel":
             output, raw = jnp.split(output, 2, axis=-1)

@@ -68,7 +68,8 @@ class Program:
         spec = self.spec
         if spec.model.conditioning == "beta":
             # The beta of the evaluation; in training each image has its own.
-            statistics = statistics | {"log_beta": jnp.log(hyperparams.objective.beta)}
+            weights = hyperparams.objective
+            statistics = statistics | {"log_beta": jnp.log(weights.beta), "lowest_log_beta": jnp.log(weights.beta_low)}
         key, x = keys.stream(hyperparams.seed, keys.Stream.INIT), jnp.zeros((1, *spec.model.shape))
         _, variables = VAE(spec.model).apply({"statistics": statistics}, x, rngs={"params": key}, mutable=["params"])
         params, zero = variables["params"], jnp.zeros((), jnp.int32)
@@ -264,7 +265,7 @@ def _program(spec: RunSpec, changes: int) -> Program:
 
 
 def evenly(key: Key[Array, ""], count: int) -> Float[Array, " count"]:
-    """Draws from [0, 1), each of them uniform, that lie 1 / count apart (systematic sampling): a batch sees the whole range."""
+    """Draws from [0, 1), each of them uniform, 1 / count apart (systematic sampling): a batch covers the range."""
     return (random.uniform(key) + jnp.arange(count, dtype=jnp.float32) / count) % 1
 
 

@@ -107,7 +107,7 @@ const Networks = (() => {
 
   // What a gate does to each channel (the last axis) at a beta: x * scale + move.
   function tell(gate, logBeta) {
-    const steps = Array.from(gate.slope, (slope, i) => 1 + Math.tanh(slope * (logBeta - gate.place[i])));
+    const steps = Array.from(gate.slope, (slope, i) => Math.tanh(slope * (logBeta - gate.place[i])) - gate.lowest[i]);
     gate.scale = dense(steps, gate.gain).map((value) => 1 + Math.tanh(value));
     gate.move = dense(steps, gate.shift);
   }
