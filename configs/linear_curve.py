@@ -11,7 +11,7 @@ choose sigma so that theta = beta sigma^2 passes the variances along the princip
 
 import math
 
-from configs import base, linear
+from configs import linear
 
 LOW, HIGH, COUNT = 0.3, 20.0, 20
 
@@ -29,7 +29,6 @@ def get_config():
     config.train.epochs = 20_000
     config.eval.betas = tuple(round(LOW * math.exp(at * math.log(HIGH / LOW) / (COUNT - 1)), 4) for at in range(COUNT))
     config.eval.samples = 500
-    config.eval.draws = base.get_config().eval.draws
     config.eval.importance_samples = 0
     config.eval.decoded = 0
     config.eval.aggregate_samples = 0

@@ -357,7 +357,8 @@ def evaluation(settings: Settings) -> Iterator[Row]:
 def curve(settings: Settings) -> Iterator[Row]:
     """The whole curve from one network that is told beta, over nine of one beta each, as `configs/curve.py` has them."""
     dataset, seeds = load("digits"), settings.size(len(curve_study.SEEDS), 1)
-    told, alone = {"model.conditioning": "beta"} | curve_study.TOLD, curve_study.ALONE
+    told: dict[str, Any] = {"model.conditioning": "beta"} | curve_study.TOLD
+    alone: dict[str, Any] = curve_study.ALONE
     share = settings.size(10, 100)  # of the epochs
     works = {
         "ours": run_together(dataset, told, seeds, told["train.epochs"] // share),

@@ -15,8 +15,8 @@ outputs].
 
 A network that is told beta also has `log_beta`, the one of its variables, `log_var_gate`, of the encoder's log variance,
 `latents_gate`, of what the decoder gets, and in each layer a `gate` between kernel and activation. A gate is a dict of
-`slope`, `place` and `lowest` [width], `gain` and `shift` [width, channels]: with h = tanh(slope * (log_beta - place)) - lowest
-it makes x * (1 + tanh(h @ gain)) + h @ shift of x.
+`slope`, `place` and `lowest` [width], `gain` and `shift` [width, channels]: with h = tanh(slope * (log_beta - place))
+- lowest it makes x * (1 + tanh(h @ gain)) + h @ shift of x.
 """
 
 from collections.abc import Mapping, Sequence

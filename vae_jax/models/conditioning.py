@@ -36,7 +36,7 @@ class Gate(nn.Module):
     ) -> Float[Array, "batch *rest"]:
         """`log_beta` is one number, or one for each of the batch; `lowest` that of the smallest beta."""
         time = jnp.broadcast_to(log_beta.astype(x.dtype), x.shape[:1])[:, None]
-        slope = self.param("slope", lambda *args: random.uniform(*args, minval=FLATTEST, maxval=STEEPEST), (WIDTH,))
+        slope = self.param("slope", lambda key: random.uniform(key, (WIDTH,), minval=FLATTEST, maxval=STEEPEST))
         place = self.param("place", nn.initializers.normal(SPREAD), (WIDTH,))
         steps = SCALE * (jnp.tanh(slope[None] * (time - place[None])) - jnp.tanh(slope * (lowest - place))[None])
         shape = (x.shape[0], *(1,) * (x.ndim - 2), self.channels)
