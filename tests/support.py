@@ -49,7 +49,7 @@ def random_state(spec: RunSpec, hyperparams, statistics: dict) -> TrainState:
     generator = np.random.default_rng(0)
     params = jax.tree.map(lambda leaf: generator.normal(0, 0.05, leaf.shape).astype(leaf.dtype), shapes.params)
     zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
-    return zeros.replace(params=params, statistics=statistics, diverged_at=np.int32(-1))
+    return zeros.replace(params=params, statistics=zeros.statistics | statistics, diverged_at=np.int32(-1))
 
 
 # Of a study whose evaluation is not looked at.
