@@ -3,7 +3,7 @@
     python -m experiments.train --config=configs/burda.py
 
 Published: 86.76 nats (negative 5000-sample bound, 3280 epochs); here 420 epochs along a cosine. Expect at most 87.3 (seed 0:
-87.27), rate 22 to 28 (25.8), 18 to 25 active units (21), and distortion + rate above 78 (91.4). 24 minutes on 2 cores.
+87.22), rate 22 to 28 (25.8), 18 to 25 active units (22), and distortion + rate above 78 (91.4). 24 minutes on 2 cores.
 """
 
 from configs import base
