@@ -4,7 +4,7 @@
 
 The data and the network of `faces`, ten latents, three seeds, at 13 betas from 0.1 to 8. Expect midpoint_ratio from 0.6 at
 0.1 to 0.46 at 2 and 0.73 at 8, far apart between seeds, and the smile lost first, then skin and eyes, then glasses
-(attribute_effect_*); figure: factors_over_beta. Two minutes of training and four of evaluation on 2 busy cores.
+(attribute_effect_*); figure: factors_over_beta. A minute and a half on 2 cores.
 """
 
 from configs import faces
