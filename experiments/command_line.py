@@ -8,6 +8,7 @@ import re
 import shlex
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 
 from absl import app, flags, logging
@@ -113,6 +114,8 @@ def _guarded(main: Callable[[], None]) -> None:
         if _CACHE.value:
             jax.config.update("jax_compilation_cache_dir", _CACHE.value)
             jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+            # What cannot be kept, or read again, is compiled anew. That a disk is full is said by what needs the room.
+            warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache entry")
         _join()
         main()
     except errors.UserError as error:
