@@ -52,9 +52,9 @@ def run(main: Callable[[], None]) -> None:
     """
     for number in signals.SIGNALS:
         signal.signal(number, signals.stop)
-    # Importing and tracing make many objects that stay: looking for garbage among them this often is a tenth of the start.
+    # Importing and tracing make many objects that stay: by default the garbage collector takes a tenth of the start.
     gc.set_threshold(100_000, 50, 100)
-    atexit.register(gc.freeze)  # nor once more before the process ends, which takes a second
+    atexit.register(gc.freeze)  # otherwise it goes through all of them once more when the process ends, which takes a second
     try:
         # Exit codes 0 and 1 of --help pass through.
         app.run(lambda _: _guarded(main), flags_parser=_parse)

@@ -177,7 +177,7 @@ def mnist(settings: Settings) -> Iterator[Row]:
     ]
     times = timing.measure(contestants, settings.repeat)
     # Our own Adam is kept while it saves a twentieth of an epoch.
-    goals = {"floor": 1.35, "Adam of optax": 0.95, "PyTorch loop": 0.5, "numpyro's way": 0.8, "flax's way": None}
+    goals = {"floor": 1.05, "Adam of optax": 0.95, "PyTorch loop": 0.5, "numpyro's way": 0.8, "flax's way": None}
     yield from rows(f"{name} 784-400-20", "epoch", times, goals, "floor")
 
 

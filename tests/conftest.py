@@ -21,7 +21,7 @@ jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-# As the mains do: tracing makes many objects that stay, and looking for garbage among them is a twentieth of the suite.
+# As the mains do: with Python's own threshold the garbage collector takes a twentieth of the time of tests that trace a lot.
 gc.set_threshold(100_000, 50, 100)
 
 # What keeps a browser from looking for anything by itself.

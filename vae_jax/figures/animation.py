@@ -35,7 +35,6 @@ class Animation:
 
     def save(self, file: IO[bytes]) -> None:
         """Write the GIF: the page is drawn once, and each frame's pictures are pasted into it."""
-
         page, boxes = self._page()
         there = [self._frame(page, boxes, pictures) for pictures in self.frames]
         frames = [*there, *there[-2:0:-1]]

@@ -35,10 +35,10 @@ class Gate(nn.Module):
         self, x: Float[Array, "batch *rest"], log_beta: Float[Array, "..."], lowest: Float[Array, ""]
     ) -> Float[Array, "batch *rest"]:
         """`log_beta` is one number, or one for each of the batch; `lowest` that of the smallest beta."""
-        time = jnp.broadcast_to(log_beta.astype(x.dtype), x.shape[:1])[:, None]
+        told = jnp.broadcast_to(log_beta.astype(x.dtype), x.shape[:1])[:, None]
         slope = self.param("slope", lambda key: random.uniform(key, (WIDTH,), minval=FLATTEST, maxval=STEEPEST))
         place = self.param("place", nn.initializers.normal(SPREAD), (WIDTH,))
-        steps = SCALE * (jnp.tanh(slope[None] * (time - place[None])) - jnp.tanh(slope * (lowest - place))[None])
+        steps = SCALE * (jnp.tanh(slope[None] * (told - place[None])) - jnp.tanh(slope * (lowest - place))[None])
         shape = (x.shape[0], *(1,) * (x.ndim - 2), self.channels)
         gain, shift = (
             (steps @ self.param(name, nn.initializers.zeros_init(), (WIDTH, self.channels))).reshape(shape)
