@@ -113,7 +113,7 @@ def _guarded(main: Callable[[], None]) -> None:
         jax.config.update("jax_num_cpu_devices", _DEVICES.value)
         if _CACHE.value:
             jax.config.update("jax_compilation_cache_dir", _CACHE.value)
-            jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+            jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
             # What cannot be kept, or read again, is compiled anew. That a disk is full is said by what needs the room.
             warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache entry")
         _join()

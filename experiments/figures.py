@@ -4,6 +4,7 @@ python -m experiments.figures --workdir=runs/ablations
 python -m experiments.figures --workdir=runs/grid --only=samples --select=model.latents=8 --format=pdf
 """
 
+import contextlib
 import pathlib
 from collections.abc import Sequence
 
@@ -20,7 +21,7 @@ _FORMAT = flags.DEFINE_string("format", "png", "png, pdf or svg; what moves is a
 
 def main() -> None:
     from vae_jax.core import registry
-    from vae_jax.figures import draw
+    from vae_jax.figures import draw, second
     from vae_jax.storage import run_directory
 
     if _CONFIG.value:
@@ -28,8 +29,10 @@ def main() -> None:
     workdir = pathlib.Path(_WORKDIR.value)
     if (workdir / "config.json").exists():
         registry.check(run_directory.read_config(workdir).get("parts"), str(workdir))
-    for path in draw.draw(workdir, _ONLY.value, _selection(_SELECT.value), _FORMAT.value):
-        print(path)
+    with contextlib.ExitStack() as stack:
+        process = stack.enter_context(second.Process()) if command_line.cores() > 1 and not _ONLY.value else None
+        for path in draw.draw(workdir, _ONLY.value, _selection(_SELECT.value), _FORMAT.value, process):
+            print(path)
 
 
 def _selection(texts: Sequence[str]) -> dict[str, str]:

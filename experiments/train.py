@@ -49,7 +49,7 @@ def _import_ahead() -> None:
 def main() -> None:
     from vae_jax.api import pages
     from vae_jax.figures import draw as figures
-    from vae_jax.figures import tensorboard
+    from vae_jax.figures import second, tensorboard
     from vae_jax.study import study
     from vae_jax.system import multihost
 
@@ -58,12 +58,16 @@ def main() -> None:
     config, sweep = config_files.load(_CONFIG.value, _OVERRIDE.value, _EVAL.value)
     workdir = pathlib.Path(_WORKDIR.value or f"runs/{pathlib.Path(_CONFIG.value).stem}")
     planned = study.plan(config, sweep, [config_files.parse_sweep(text) for text in _SWEEP.value])
-    if not (workdir / "results.csv").exists():
-        threading.Thread(target=_import_ahead).start()
-    rows = study.execute(planned, workdir, _RESTART.value)
-    if not multihost.writes():
-        return
-    drawn = figures.draw(workdir)
+    with contextlib.ExitStack() as stack:
+        process = None
+        if not (workdir / "results.csv").exists():
+            threading.Thread(target=_import_ahead).start()
+            if command_line.cores() > 1 and multihost.writes():
+                process = stack.enter_context(second.Process())
+        rows = study.execute(planned, workdir, _RESTART.value)
+        if not multihost.writes():
+            return
+        drawn = figures.draw(workdir, second=process)
     pages.report(workdir, load=planned.load)
     if _TENSORBOARD.value:
         tensorboard.write(workdir)

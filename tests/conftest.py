@@ -3,13 +3,14 @@
 import contextlib
 import ctypes
 import gc
+import os
 import shutil
 import tempfile
 
 import jax
 import numpy as np
 import pytest
-from support import few_optimizations, with_settings
+from support import compiled, with_settings
 
 from vae_jax.evaluation import evaluate
 from vae_jax.study import ahead
@@ -58,7 +59,8 @@ def compiled_once(request):
     pyproject.toml ignores, and the program is compiled again.
     """
     directory = str(request.config.cache.mkdir("compiled"))
-    yield from with_settings(jax_compilation_cache_dir=directory, jax_persistent_cache_min_compile_time_secs=0.1)
+    os.environ["XDG_CACHE_HOME"] = directory  # of the processes that tests start
+    yield from with_settings(jax_compilation_cache_dir=directory, jax_persistent_cache_min_compile_time_secs=0.0)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -73,22 +75,17 @@ def memory_returned():
         ctypes.CDLL(None).malloc_trim(0)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def compiled_so(request):
+    """Compile the programs of a file quickly, or as its mark says: `pytestmark = pytest.mark.compiled("fully")`."""
+    mark = request.node.get_closest_marker("compiled")
+    yield from compiled(*mark.args if mark else ("quickly",))
+
+
 @pytest.fixture
 def compiled_quickly():
-    """For tests that compare no bits of different programs."""
-    yield from few_optimizations()
-
-
-@pytest.fixture(scope="module")
-def compiled_quickly_here():
-    """The same for a whole file, the fixtures that its tests share included."""
-    yield from few_optimizations()
-
-
-@pytest.fixture(scope="module")
-def compiled_without_most_optimizations_here():
-    """By the emitters that programs have outside the tests: with them runs have the same bits in blocks of any size."""
-    yield from with_settings(jax_disable_most_optimizations=True)
+    """For tests that compare no bits of different programs, in a file that has other tests too."""
+    yield from compiled("quickly")
 
 
 @pytest.fixture(scope="module")

@@ -68,18 +68,36 @@ def with_settings(**settings):
     compilation_cache.reset_cache()
 
 
-def few_optimizations():
-    """Without most of XLA's optimizations, and by its older emitters: compiles in a fifth of the time."""
-    options = compiler.get_compile_options
+class Compiled(NamedTuple):
+    """How XLA compiles: without most of its optimizations or with them, by the older emitters of a CPU or by its own."""
+
+    few_optimizations: bool
+    older_emitters: bool
+
+
+COMPILED = {
+    # In a fifth of the time. Bits of different programs differ, as do those of one program for other numbers of runs.
+    "quickly": Compiled(few_optimizations=True, older_emitters=True),
+    # Runs have the same bits in blocks of any size.
+    "in blocks": Compiled(few_optimizations=True, older_emitters=False),
+    # As outside the tests.
+    "fully": Compiled(few_optimizations=False, older_emitters=False),
+}
+_OPTIONS = compiler.get_compile_options
+
+
+def compiled(how: str):
+    """Compile so (a name in COMPILED) until the generator ends."""
+    few, older = COMPILED[how]
 
     def with_older_emitters(*args, **kwargs):  # for each program, because XLA reads its flags once
-        found = options(*args, **kwargs)
+        found = _OPTIONS(*args, **kwargs)
         found.env_option_overrides = [*found.env_option_overrides, ("xla_cpu_use_fusion_emitters", False)]
         return found
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compiler, "get_compile_options", with_older_emitters)
-        yield from with_settings(jax_disable_most_optimizations=True)
+        patch.setattr(compiler, "get_compile_options", with_older_emitters if older else _OPTIONS)
+        yield from with_settings(jax_disable_most_optimizations=few)
 
 
 def assert_same_numbers(ours, theirs):
@@ -135,7 +153,7 @@ SMALL = {
     "eval.aggregate_samples": 4,
 }
 
-# Of a process that compares no bits of different programs: see `few_optimizations`.
+# Of a process that compares no bits of different programs: compiled quickly.
 QUICK = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "XLA_FLAGS": "--xla_cpu_use_fusion_emitters=false"}
 
 # What the commands need, and what study and figures import only where they use it.

@@ -75,7 +75,6 @@ def test_a_step_of_it_can_be_built(name):
     assert metrics.loss.shape == ()
 
 
-@pytest.mark.usefixtures("compiled_quickly")
 @pytest.mark.parametrize("name", [name if name in MAIN else pytest.param(name, marks=pytest.mark.stress) for name in NAMES])
 def test_it_takes_a_step(name):
     function, before, *rest = a_step(name)

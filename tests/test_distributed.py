@@ -16,7 +16,7 @@ from vae_jax.storage import run_directory
 from vae_jax.study import study
 from vae_jax.system import multihost
 
-pytestmark = pytest.mark.usefixtures("compiled_without_most_optimizations_here", "one_run_at_a_time")
+pytestmark = [pytest.mark.compiled("in blocks"), pytest.mark.usefixtures("one_run_at_a_time")]
 ROOT = pathlib.Path(__file__).parents[1]
 SWEEPS = (("seed", ("0", "1", "2")),)  # three runs for four devices
 SECONDS = 200  # for processes that should end by themselves

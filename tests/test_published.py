@@ -17,8 +17,6 @@ from vae_jax.models import likelihoods
 from vae_jax.models.vae import VAE, ModelSpec
 from vae_jax.study import grid, study
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly_here")
-
 
 @pytest.mark.parametrize("name", published.PUBLISHED)
 def test_rows_are_those_of_the_config(name):

@@ -17,7 +17,6 @@ from vae_jax.storage import tables
 from vae_jax.study import grid, study
 from vae_jax.training import objectives
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly_here")
 ROOT = pathlib.Path(__file__).parents[1]
 README = ROOT / "README.md"
 PAGES = (README, ROOT / "docs/guide.md", ROOT / "docs/extending.md")

@@ -23,8 +23,6 @@ from vae_jax.system import signals
 
 SEEDS = "--sweep=seed=0,1"
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly_here")
-
 
 def arguments(workdir: pathlib.Path, *more: str, **fields) -> list[str]:
     """What is typed for the small study in `workdir`; two underscores for a dot."""

@@ -10,7 +10,7 @@ from vae_jax.figures.report import content, explorer, page
 from vae_jax.study import planning, study
 from vae_jax.study.config import FIELDS
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly_here", "one_run_at_a_time")
+pytestmark = pytest.mark.usefixtures("one_run_at_a_time")
 
 
 @pytest.fixture(scope="module")

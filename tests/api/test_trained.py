@@ -14,7 +14,7 @@ from vae_jax.data.dataset import load
 from vae_jax.storage import run_directory, tables
 from vae_jax.study import study
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly_here", "one_run_at_a_time")
+pytestmark = pytest.mark.usefixtures("one_run_at_a_time")
 RUNS = {"ae": (0.0, 0.0), "half": (0.5, 0.25), "vae": (1.0, 1.0), "beta_vae": (1.0, 4.0)}
 
 

@@ -395,7 +395,6 @@ def test_mnist():
     np.testing.assert_array_equal(np.bincount(train.labels), [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949])
 
 
-@pytest.mark.usefixtures("compiled_quickly")
 def test_the_study_of_celeb_a_runs_from_a_prepared_set(tmp_path):
     """As it stands, but on a few random pictures and with few channels."""
     generator, attributes = np.random.default_rng(0), ("Eyeglasses", "Smiling")

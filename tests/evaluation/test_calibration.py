@@ -20,8 +20,6 @@ from vae_jax.study import grid, planning
 from vae_jax.training import objectives
 from vae_jax.training.step import Program
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly_here")
-
 PIXELS, IMAGES, DRAWS = 6, 4000, 40
 SIGMA = 0.5
 # The smallest eigenvalue is above beta sigma^2 for the betas of `ACTIVE`, and below it for those of `SWITCHED_OFF`.

@@ -10,8 +10,6 @@ from vae_jax.core import errors
 from vae_jax.data import faces, sprites
 from vae_jax.evaluation import counterfactuals, inverse_rendering
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly_here")
-
 RENDER = functools.partial(faces.render, size=32)
 HAIR, SMILE, GLASSES = 0, 1, 5
 

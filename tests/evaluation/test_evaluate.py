@@ -23,7 +23,6 @@ from vae_jax.study import grid, planning
 from vae_jax.system import memory, runs
 from vae_jax.training import objectives
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly_here")
 SIGMA = 0.5
 PIXELS, LATENTS = 5, 3
 SEEDS = 20

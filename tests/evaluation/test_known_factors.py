@@ -10,8 +10,6 @@ import pytest
 from vae_jax.data import faces
 from vae_jax.evaluation import known_factors
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly_here")
-
 SIZE = 16
 RENDER = functools.partial(faces.render, size=SIZE)
 PIXELS = known_factors.Model(lambda x: x.reshape(len(x), -1), lambda z: z.reshape(-1, SIZE, SIZE, 1))

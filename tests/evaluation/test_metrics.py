@@ -17,7 +17,6 @@ from vae_jax.models.vae import VAE
 from vae_jax.study import study
 from vae_jax.training import objectives
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly_here")
 PIXELS = 6
 MODEL = small_model(shape=(PIXELS,), encoder="linear", decoder="linear", hidden=())
 

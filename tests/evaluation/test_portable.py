@@ -108,7 +108,6 @@ return logBetas.map((logBeta) => {
 """
 
 
-@pytest.mark.usefixtures("compiled_quickly")
 @pytest.mark.parametrize("name", [name for name in MODELS if name.startswith("told")])
 def test_a_network_that_is_told_another_beta_is_what_jax_makes_of_it(browser, name):
     spec, variables, x = made(MODELS[name])
@@ -125,7 +124,6 @@ def test_a_network_that_is_told_another_beta_is_what_jax_makes_of_it(browser, na
                 np.testing.assert_allclose(values, each[quantity], rtol=1e-5, atol=1e-5, err_msg=quantity)
 
 
-@pytest.mark.usefixtures("compiled_quickly")
 @pytest.mark.parametrize("name", MODELS)
 def test_the_page_evaluates_a_model_as_jax_does(browser, name):
     spec, variables, x = made(MODELS[name])

@@ -20,7 +20,7 @@ def only(monkeypatch):
 
     def fall_back(*families):
         monkeypatch.setattr(fonts, "FALLBACK", families)
-        monkeypatch.setattr(fonts, "_said", [])
+        monkeypatch.setattr(fonts, "said", [])
 
     return fall_back
 

@@ -13,7 +13,7 @@ from vae_jax.figures import draw
 from vae_jax.figures.report import packing
 from vae_jax.study import study
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly_here", "one_run_at_a_time")
+pytestmark = pytest.mark.usefixtures("one_run_at_a_time")
 HOSTILE = "<script>alert('name')</script><img src=x onerror=alert(1)>"
 
 

@@ -93,7 +93,6 @@ def test_at_the_smallest_beta_a_gate_is_the_identity_whatever_it_has_learned():
 ENDS = ((0.05, 6.0), (6.0, 6.0), (1e-6, 1e6))
 
 
-@pytest.mark.usefixtures("compiled_quickly")
 @pytest.mark.parametrize("kind", [kind for kind, each in objectives.OBJECTIVES.items() if each.can_be_conditioned])
 def test_a_step_is_finite_at_both_ends_and_moves_the_gates(kind):
     spec = RunSpec(

@@ -212,7 +212,6 @@ def test_linear_networks_are_linear_and_share_one_log_var():
     np.testing.assert_allclose(twice, 2 * once - zero, atol=1e-5)
 
 
-@pytest.mark.usefixtures("compiled_quickly")
 @pytest.mark.parametrize("name", networks.ENCODERS)
 def test_images_of_a_batch_do_not_meet(name):
     encoder, x = networks.ENCODERS[name]((4, 6), 2), images(3, 8, 8, 1)
@@ -245,7 +244,6 @@ def test_a_block_starts_from_its_input():
     assert jax.eval_shape(smaller.apply, filled(smaller, x), x).shape == (2, 4, 4, 6)
 
 
-@pytest.mark.usefixtures("compiled_quickly")
 @pytest.mark.parametrize("network", ["conv", "resnet"])
 def test_bfloat16(network):
     """What such a network computes in half precision is what it computes in whole, to 8 bits of its mantissa."""

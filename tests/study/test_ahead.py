@@ -13,7 +13,6 @@ from vae_jax.study import ahead, study
 from vae_jax.system import signals
 from vae_jax.training import loop, step
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly_here")
 GROUPS = (("model.latents", ("1", "2", "3")), ("seed", ("0", "1")))  # six runs, three programs of each kind
 
 

@@ -8,7 +8,7 @@ import zipfile
 import jax
 import numpy as np
 import pytest
-from support import ROOT, SMALL, assert_same_numbers, few_optimizations, tiny
+from support import ROOT, SMALL, assert_same_numbers, tiny
 
 from vae_jax.api import frames, trained
 from vae_jax.core import errors
@@ -42,10 +42,10 @@ def config(**fields):
 
 @pytest.fixture(scope="module", autouse=True)
 def in_the_checkout():
-    """Where the data lie; and all is compiled with the same few optimizations."""
+    """Where the data lie."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
-        yield from few_optimizations()
+        yield
 
 
 def sweep(add):

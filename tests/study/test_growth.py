@@ -6,7 +6,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from support import ROOT, SMALL, few_optimizations, tiny
+from support import ROOT, SMALL, tiny
 
 from vae_jax.api import pages
 from vae_jax.core import errors
@@ -48,10 +48,10 @@ def seeds(count: int) -> tuple[str, list[str]]:
 
 @pytest.fixture(scope="module", autouse=True)
 def in_the_checkout():
-    """Where the data lie; and all is compiled with the same few optimizations."""
+    """Where the data lie."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
-        yield from few_optimizations()
+        yield
 
 
 @pytest.fixture(scope="module")

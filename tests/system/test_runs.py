@@ -12,6 +12,8 @@ from support import COLLECTIVES, replica_groups
 
 from vae_jax.system import runs
 
+pytestmark = pytest.mark.compiled("fully")
+
 SHARED = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
 
 

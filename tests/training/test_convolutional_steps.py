@@ -15,7 +15,6 @@ from vae_jax.training.optimizers import OptimizerConfig
 from vae_jax.training.state import Hyperparams, RunSpec, TrainConfig
 from vae_jax.training.step import Program
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly_here")
 SHAPE = (9, 8, 3)  # odd and even, in colour
 BATCH = np.random.default_rng(0).random((4, *SHAPE), np.float32)
 PAIRS = [("conv", "resnet"), ("resnet", "conv")]  # each network on each side

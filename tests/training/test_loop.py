@@ -15,7 +15,7 @@ from vae_jax.study import planning, study
 from vae_jax.system import memory, runs
 from vae_jax.training import loop
 
-pytestmark = pytest.mark.usefixtures("compiled_without_most_optimizations_here")
+pytestmark = pytest.mark.compiled("in blocks")
 CHUNKS = 4  # of one epoch; checkpoints after the second and the fourth
 TWO_GROUPS = (("train.chunk_epochs", ("1", "3")),)  # one program, two plans: 4 chunks, then 2 of 3 and 1 epochs
 

@@ -21,7 +21,7 @@ from vae_jax.study import planning, provenance, study
 from vae_jax.system import runs, signals
 from vae_jax.training import loop, session, streamed
 
-pytestmark = pytest.mark.usefixtures("compiled_without_most_optimizations_here")
+pytestmark = pytest.mark.compiled("in blocks")
 
 SHARED = {"data__order": "shared", **NOT_EVALUATED}
 STREAMED = {"data__resident": "false", **NOT_EVALUATED}

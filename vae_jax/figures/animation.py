@@ -1,8 +1,8 @@
 """Pictures that move: traversals and interpolations as GIF, every setting and latent in one frame."""
 
 import dataclasses
+import io
 from collections.abc import Sequence
-from typing import IO
 
 import numpy as np
 
@@ -33,7 +33,7 @@ class Animation:
     columns: Sequence[str]
     frames: np.ndarray
 
-    def save(self, file: IO[bytes]) -> None:
+    def save(self, file: io.BufferedIOBase) -> None:
         """Write the GIF: the page is drawn once, and each frame's pictures are pasted into it."""
         page, boxes = self._page()
         there = [self._frame(page, boxes, pictures) for pictures in self.frames]

@@ -7,19 +7,35 @@ A figure is a function of a `run_directory.Directory` that returns a matplotlib 
 what it shows; and its line in `FIGURES`. An animation returns an `animation.Animation` and has its line in `ANIMATIONS`.
 """
 
+import collections
 import contextlib
 import hashlib
+import io
 import json
 import os
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+import queue
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from vae_jax import __version__
 from vae_jax.core import errors
 from vae_jax.core.registry import Registry
-from vae_jax.figures import animation, calibration, factors, images, latents, learning, linear, over_beta, rate_distortion
+from vae_jax.figures import (
+    animation,
+    calibration,
+    factors,
+    fonts,
+    images,
+    latents,
+    learning,
+    linear,
+    over_beta,
+    rate_distortion,
+)
 from vae_jax.figures.run_directory import Directory
+from vae_jax.figures.second import Answer, Asked, Process
 from vae_jax.storage import run_directory
 
 Function = Callable[[Directory], Any]
@@ -66,7 +82,11 @@ DPI = 150
 
 
 def draw(
-    workdir: str | os.PathLike, only: Sequence[str] = (), select: Mapping[str, str] | None = None, format: str = "png"
+    workdir: str | os.PathLike,
+    only: Sequence[str] = (),
+    select: Mapping[str, str] | None = None,
+    format: str = "png",
+    second: Process | None = None,
 ) -> list[pathlib.Path]:
     """Draw every figure that the directory has the data for into `workdir/figures`, unless it is there from the same data.
 
@@ -75,6 +95,7 @@ def draw(
       only: names of figures; () is all. What is not asked for is left as it is.
       select: settings that are shown, by config name and value as text: {"objective.beta": "4"}.
       format: "png", "pdf" or "svg"; animations are always GIF.
+      second: a process that draws some of them at the same time.
 
     Returns:
       The paths of the figures, drawn now or before.
@@ -90,20 +111,24 @@ def draw(
     workdir = pathlib.Path(workdir)
     directory, folder = Directory(workdir, select), workdir / "figures"
     before, source = _read_drawn(folder), _digest(workdir, select or {})
-    drawn, paths, own = dict(before), [], run_directory.recorded(workdir)
-    for file, function, is_ours in _files(format, only):
-        path = folder / file
-        fresh = is_ours and before.get(file) == {"from": source, "content": _content(path)}
-        if not fresh and (figure := function(directory)) is not None:
+    drawn, own, files = dict(before), run_directory.recorded(workdir), _files(format, only)
+    stale = [
+        Asked(file, str(workdir), select or {})
+        for file, is_ours in files.items()
+        if not is_ours or before.get(file) != {"from": source, "content": _digest_of(folder / file)}
+    ]
+    for asked, content in _contents(stale, directory, second):
+        file = asked.file
+        if content is not None:
             run_directory.record(workdir, [f"figures/{file}", f"figures/{DRAWN}"])
             folder.mkdir(exist_ok=True)
-            _save(figure, path, format)
-            drawn[file] = {"from": source, "content": _content(path)}
-            fresh = True
-        if fresh:
-            paths.append(path)
-        elif f"figures/{file}" in own:
-            path.unlink(missing_ok=True)  # drawn before from other numbers
+            with run_directory.atomic_write(folder / file, "wb") as written:
+                written.write(content)
+            drawn[file] = {"from": source, "content": _digest_of(folder / file)}
+            continue
+        del files[file]
+        if f"figures/{file}" in own:
+            (folder / file).unlink(missing_ok=True)  # drawn before from other numbers
             drawn.pop(file, None)
     # Another format, drawn from other data, would be a figure that is not true any more.
     for file in [file for file in drawn if drawn[file]["from"] != source and f"figures/{file}" in own and not only]:
@@ -111,23 +136,53 @@ def draw(
         del drawn[file]
     if drawn != before:
         run_directory.write_json(folder / DRAWN, drawn)
-    return paths
+    return [folder / file for file in files]
 
 
-def _files(format: str, only: Sequence[str]) -> list[tuple[str, Function, bool]]:
-    """(file, its function, whether it is of this package) of what is asked for; an outside one may change unseen."""
+def _files(format: str, only: Sequence[str]) -> dict[str, bool]:
+    """The files that are asked for, and whether their functions are of this package: an outside one may change unseen."""
     asked = [(f"{name}.{format}", FIGURES, name) for name in FIGURES] + [(f"{n}.gif", ANIMATIONS, n) for n in ANIMATIONS]
-    return [(file, table[name], name not in table.origin) for file, table, name in asked if not only or name in only]
+    return {file: name not in table.origin for file, table, name in asked if not only or name in only}
 
 
-def _save(figure, path: pathlib.Path, format: str) -> None:
-    with run_directory.atomic_write(path, "wb") as file:
-        if isinstance(figure, animation.Animation):
-            figure.save(file)
-            return
+def _contents(stale: Sequence[Asked], directory: Directory, second: Process | None) -> Iterator[tuple[Asked, bytes | None]]:
+    """Each file's content, or None where there is nothing to show: drawn here from the first on, there from the last."""
+    waiting, there = collections.deque(stale), queue.SimpleQueue[tuple[Asked, Answer | None]]()
+
+    def draw_there() -> None:
+        while second and waiting:
+            with contextlib.suppress(IndexError):  # the last one was taken here
+                asked = waiting.pop()
+                there.put((asked, second.draw(asked)))
+
+    with ThreadPoolExecutor(1) as thread:
+        done = thread.submit(draw_there)
+        while waiting:
+            asked = waiting.popleft()
+            yield asked, content(asked, directory)
+        done.result()
+    while not there.empty():
+        asked, answer = there.get()
+        if answer and answer.missing:
+            fonts.say(answer.missing)
+        yield asked, answer.content if answer else content(asked, directory)
+
+
+def content(asked: Asked, directory: Directory | None = None) -> bytes | None:
+    """The content of a figure's file; None where the directory has not what it shows."""
+    name, _, format = asked.file.rpartition(".")
+    table = ANIMATIONS if format == "gif" else FIGURES
+    figure = table[name](directory or Directory(asked.workdir, asked.select))
+    if figure is None:
+        return None
+    file = io.BytesIO()
+    if isinstance(figure, animation.Animation):
+        figure.save(file)
+    else:
         metadata = {"png": {"Software": None}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}[format]
         crop = {"bbox_inches": "tight", "pad_inches": 0.08} if getattr(figure, "cropped", False) else {}
         figure.savefig(file, format=format, dpi=DPI, metadata=metadata, **crop)
+    return file.getvalue()
 
 
 def _read_drawn(folder: pathlib.Path) -> dict[str, dict[str, str]]:
@@ -142,7 +197,7 @@ def _read_drawn(folder: pathlib.Path) -> dict[str, dict[str, str]]:
     return {}
 
 
-def _content(path: pathlib.Path) -> str:
+def _digest_of(path: pathlib.Path) -> str:
     return hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest() if path.is_file() else ""
 
 
@@ -155,5 +210,5 @@ def _digest(workdir: pathlib.Path, select: Mapping[str, str]) -> str:
     here = sorted(pathlib.Path(__file__).parent.glob("*.py"))
     data = [workdir / name for name in ("config.json", "results.csv", "metrics.jsonl")]
     for path in [*here, *data, *sorted((workdir / "arrays").glob("run_*.npz"))]:
-        total.update(f"{path.name} {_content(path)}\n".encode())
+        total.update(f"{path.name} {_digest_of(path)}\n".encode())
     return total.hexdigest()

@@ -13,7 +13,7 @@ FALLBACK = (
     "IPAexGothic", "IPAGothic", "TakaoGothic", "NanumGothic", "UnDotum", "Arial Unicode MS", "Unifont",
 )  # fmt: skip
 
-_said: list[str] = []  # characters that were missing in this process
+said: list[str] = []  # characters that were missing in this process
 
 
 @functools.cache
@@ -92,13 +92,13 @@ def drawable(text: str) -> str:
     known = [_characters(family) for family in families(text)]
     missing = [c for c in text if c != "\n" and not any(ord(c) in characters for characters in known)]
     if missing:
-        _say("".join(dict.fromkeys(missing)))
+        say("".join(dict.fromkeys(missing)))
     return "".join(BOX if c in missing else c for c in text)
 
 
-def _say(missing: str) -> None:
+def say(missing: str) -> None:
     """One line, the first time that characters are missing."""
-    if not _said:
+    if not said:
         line = f"figures: no installed font has {missing}, boxes stand for such characters (fonts-noto-cjk has them)"
         print(line, file=sys.stderr)
-    _said.append(missing)
+    said.append(missing)
