@@ -22,11 +22,15 @@ def workdir(tmp_path, studies) -> pathlib.Path:
     return studies.write_study(tmp_path, seeds=1)
 
 
-class Counting:
-    """A process that says which files it was asked for, and answers what it is told to."""
+class Counting(Process):
+    """Remembers which files it was asked for, and answers by a function."""
 
     def __init__(self, answer):
-        self.files, self.draw = [], lambda asked: (self.files.append(asked.file), answer(asked))[1]
+        self.files, self.answer = [], answer
+
+    def draw(self, asked: Asked) -> Answer | None:
+        self.files.append(asked.file)
+        return self.answer(asked)
 
 
 def contents(workdir: pathlib.Path) -> dict[str, bytes]:
@@ -47,8 +51,8 @@ def test_the_same_files_as_of_one_process(workdir, process):
 
 def test_what_there_is_nothing_to_show_for(workdir, process):
     assert process.draw(Asked("water_filling.png", str(workdir), {})) == Answer(None, "")
-    answer = process.draw(Asked("rates.svg", str(workdir), {"name": "vae"}))
-    assert answer.content == draw.content(Asked("rates.svg", str(workdir), {"name": "vae"}))
+    answer = process.draw(Asked("rates.pdf", str(workdir), {"name": "vae"}))
+    assert answer.content == draw.content(Asked("rates.pdf", str(workdir), {"name": "vae"}))
 
 
 def test_what_cannot_be_drawn_there_is_drawn_here(workdir):

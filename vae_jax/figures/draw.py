@@ -135,7 +135,7 @@ def draw(
         (folder / file).unlink(missing_ok=True)
         del drawn[file]
     if drawn != before:
-        run_directory.write_json(folder / DRAWN, drawn)
+        run_directory.write_json(folder / DRAWN, dict(sorted(drawn.items())))
     return [folder / file for file in files]
 
 
