@@ -20,6 +20,7 @@ PUBLISHED = {
     "mnist_latents": [("pca", "mse", 1, "0.0557 and 0.0235, exact"), ("ae", "mse", 1, "below PCA"), ("vae", "mse", 1, "-")],
     "burda": [("burda", "importance_bound", -1, "86.76, Burda et al. 2016 (3280 epochs)")],
     "burda_muon": [("burda_muon", "importance_bound", -1, "86.76, Burda et al. 2016 (3280 epochs of Adam)")],
+    "burda_muon_iwae": [("burda_muon_iwae", "importance_bound", -1, "85.54, Burda et al. 2016 (3280 epochs of Adam)")],
     "burda_iwae": [
         ("vae", "importance_bound", -1, "86.76 (3280 epochs)"),
         ("iwae_5", "importance_bound", -1, "85.54 (3280 epochs)"),

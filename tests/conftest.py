@@ -114,9 +114,12 @@ def npz(tmp_path):
     return write
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser():
-    """Chromium without a window and without a network, driven by selenium; skips where either is not installed."""
+    """Chromium without a window and without a network, driven by selenium; skips where either is not installed.
+
+    Of one file: as long as it is open, it takes a tenth of a core to show pictures that move.
+    """
     webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
     program, driver = (shutil.which(name) for name in ("chromium", "chromedriver"))
     if not program or not driver:
