@@ -1,6 +1,7 @@
 """Imports run downwards and nothing dangerous is called: what import-linter and ruff check, and that they would notice."""
 
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -75,6 +76,14 @@ def test_rules_of_ruff_guard_the_library(rule):
     command += ["--stdin-filename", str(ROOT / "vae_jax" / "core" / "new.py")]
     done = subprocess.run(command, cwd=ROOT, input=REFUSED[rule] + "\n", capture_output=True, text=True, timeout=60)
     assert f" {rule} " in done.stdout, done.stdout + done.stderr
+
+
+def test_shapes_are_checked_wherever_a_module_says_them(pytestconfig):
+    *checked, _ = pytestconfig.getoption("--jaxtyping-packages").split(",")
+    for path in (ROOT / "vae_jax").rglob("*.py"):
+        module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        said = re.search(r"^from jaxtyping import", path.read_text(), re.MULTILINE)
+        assert not said or any(f"{module}.".startswith(f"{package}.") for package in checked), module
 
 
 def test_drawing_needs_no_jax():

@@ -9,6 +9,7 @@ the split of a run into what is static and what is traced, `--help`, `docs/confi
 """
 
 import dataclasses
+import functools
 import math
 import typing
 from collections.abc import Collection, Mapping
@@ -140,6 +141,7 @@ def field(
     return dataclasses.field(default=default, metadata={"schema": metadata})
 
 
+@functools.cache
 def fields(config: type, group: str = "") -> tuple[Field, ...]:
     """The config fields of a group's dataclass, in order; `group` heads their keys ("" for none)."""
     hints = typing.get_type_hints(config)
