@@ -156,18 +156,18 @@ SMALL = {
 # Of a process that compares no bits of different programs: compiled quickly.
 QUICK = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "XLA_FLAGS": "--xla_cpu_use_fusion_emitters=false"}
 
-# A core for each worker of pytest-xdist: with threads for both cores a small study takes half as much time again of them.
-# And what the commands need, with what study and figures import only where they use it.
+# What the commands need, and what study and figures import only where they use it. Then a core for each worker of
+# pytest-xdist: with threads for both cores a small study takes half as much time again of them. The devices stay two.
 IMPORTED = """
-import os
-if hasattr(os, "sched_setaffinity"):
-    cores, worker = sorted(os.sched_getaffinity(0)), os.environ.get("PYTEST_XDIST_WORKER", "gw0")
-    os.sched_setaffinity(0, {cores[int(worker[2:]) % len(cores)]})
 import jinja2, matplotlib.backends.backend_agg, matplotlib.figure, mpl_toolkits.mplot3d, numpy
 import sklearn.datasets, sklearn.neighbors, tensorflow_datasets
 from orbax.checkpoint import v1
 import vae_jax.api.pages, vae_jax.figures.draw, vae_jax.study.study
 import experiments.command_line
+import os
+if hasattr(os, "sched_setaffinity"):
+    cores, worker = sorted(os.sched_getaffinity(0)), os.environ.get("PYTEST_XDIST_WORKER", "gw0")
+    os.sched_setaffinity(0, {cores[int(worker[2:]) % len(cores)]})
 """
 
 # One process imports the library once; in a fork of it each command line runs as `python -m MAIN ARGUMENTS` would.

@@ -372,6 +372,7 @@ def write_npz(path, shape, labels: bool):
     return {"data__name": "npz", "data__path": str(path), "train__batch_size": 16, "model__likelihood": "gaussian"}
 
 
+@pytest.mark.usefixtures("compiled_quickly")
 def test_vectors_without_labels_and_without_a_validation_split(tmp_path):
     fields = write_npz(tmp_path / "vectors.npz", (5,), labels=False)
     config = tiny(**fields, data__valid_fraction=0.0, model__encoder="linear", model__decoder="linear", baselines=("pca",))
@@ -385,6 +386,7 @@ def test_vectors_without_labels_and_without_a_validation_split(tmp_path):
     assert "labels" not in run_directory.read_arrays(run_directory.arrays_path(tmp_path / "run", 0))
 
 
+@pytest.mark.usefixtures("compiled_quickly")
 def test_convolutions_with_a_learned_sigma(tmp_path):
     fields = write_npz(tmp_path / "images.npz", (8, 8), labels=True)
     config = tiny(**fields, model__encoder="conv", model__decoder="conv", model__hidden=(2, 4), model__sigma="learned")
@@ -393,6 +395,7 @@ def test_convolutions_with_a_learned_sigma(tmp_path):
     assert np.isfinite([row[name] for name in METRICS]).all()
 
 
+@pytest.mark.usefixtures("compiled_quickly")
 def test_seeds_of_a_setting_are_compared_when_all_are_evaluated(npz, tmp_path):
     generator = np.random.default_rng(0)
     factors = generator.integers(0, 3, (200, 2))
