@@ -1,10 +1,13 @@
 """Figures that two processes draw: the same files, whatever becomes of the second one."""
 
 import pathlib
+import subprocess
+import sys
 
 import pytest
+from support import ROOT, wait_for
 
-from vae_jax.core import registry
+from vae_jax.core import errors, registry
 from vae_jax.figures import draw, fonts
 from vae_jax.figures.second import Answer, Asked, Process
 
@@ -60,6 +63,28 @@ def test_what_cannot_be_drawn_there_is_drawn_here(workdir):
         killed._process.kill()
         paths = draw.draw(workdir, FEW, second=killed)
     assert len(paths) == 6 and all(path.stat().st_size for path in paths)
+
+
+def test_it_ends_with_the_process_that_started_it():
+    """Also where that is killed: there is none left that waits."""
+    program = "import os; from vae_jax.figures.second import Process; print(Process()._process.pid, flush=True)"
+    program += "; os.kill(os.getpid(), 9)"
+    pid = int(subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True).stdout)
+    status = pathlib.Path(f"/proc/{pid}/status")
+    if not status.parent.parent.is_dir():
+        pytest.skip("no /proc")
+    wait_for(lambda: not status.exists() or "zombie" in status.read_text())
+
+
+def test_an_error_here_ends_what_is_drawn_there(workdir, process, monkeypatch):
+    def broken(*_):
+        raise errors.UserError("broken")
+
+    counting = Counting(process.draw)
+    monkeypatch.setattr(draw, "content", broken)
+    with pytest.raises(errors.UserError, match="broken"):
+        draw.draw(workdir, second=counting)
+    assert len(counting.files) < 5
 
 
 def test_a_damaged_directory_is_told_by_the_first_process(workdir, process):

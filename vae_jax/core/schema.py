@@ -141,9 +141,13 @@ def field(
     return dataclasses.field(default=default, metadata={"schema": metadata})
 
 
-@functools.cache
 def fields(config: type, group: str = "") -> tuple[Field, ...]:
     """The config fields of a group's dataclass, in order; `group` heads their keys ("" for none)."""
+    return _fields(config, group)
+
+
+@functools.cache
+def _fields(config: Any, group: str) -> tuple[Field, ...]:
     hints = typing.get_type_hints(config)
     found = []
     for declared in dataclasses.fields(config):

@@ -157,9 +157,12 @@ def _contents(stale: Sequence[Asked], directory: Directory, second: Process | No
 
     with ThreadPoolExecutor(1) as thread:
         done = thread.submit(draw_there)
-        while waiting:
-            asked = waiting.popleft()
-            yield asked, content(asked, directory)
+        try:
+            while waiting:
+                asked = waiting.popleft()
+                yield asked, content(asked, directory)
+        finally:
+            waiting.clear()  # where one cannot be drawn or written
         done.result()
     while not there.empty():
         asked, answer = there.get()

@@ -7,7 +7,6 @@ It reads the directory and answers with the content of a file; it writes nothing
 """
 
 import contextlib
-import io
 import json
 import os
 import pathlib
@@ -75,11 +74,13 @@ class Process:
 
 def serve() -> None:
     """Answer each line on standard input, an `Asked`, by a line [bytes, missing] and so many bytes; null where it fails."""
-    from vae_jax.figures import draw, fonts, style
+    import matplotlib.backends.backend_agg
+    import matplotlib.figure  # noqa: F401
+
+    from vae_jax.figures import draw, fonts
 
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints is no answer
-    style.new_figure(3, 2, "matplotlib, its fonts and its layout are loaded").savefig(io.BytesIO())
     for line in sys.stdin.buffer:
         asked = Asked(*json.loads(line))
         fonts.said[:] = [""]  # not here: by who asks

@@ -3,9 +3,11 @@
 import base64
 import hashlib
 import io
+import itertools
 import math
 import pathlib
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -108,7 +110,8 @@ def levels(pixels: np.ndarray) -> int:
 
 def pictures(paths: list[pathlib.Path]) -> list[str]:
     """PNG and GIF files as data URLs: drawings in at most 256 colours, smaller where all of them would not fit."""
-    scale, found = 1.0, [_picture(path, 1.0) for path in paths]
+    with ThreadPoolExecutor() as threads:  # Pillow computes without Python's lock
+        scale, found = 1.0, list(threads.map(_picture, paths, itertools.repeat(1.0)))
     while sum(map(len, found)) > PICTURE_BYTES and scale > 0.3:
         scale *= 0.75
         large = sorted(range(len(paths)), key=lambda i: -len(found[i]))[: -(-len(paths) // 2)]
