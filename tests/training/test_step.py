@@ -12,7 +12,7 @@ import pytest
 from jax import random
 from jax.sharding import NamedSharding, PartitionSpec
 from sklearn.datasets import load_digits
-from support import replica_groups, small_model
+from support import random_state, replica_groups, small_model
 
 from vae_jax.core import keys
 from vae_jax.data import dataset
@@ -311,9 +311,9 @@ def train_on(devices: int, **fields):
     weights = objectives.Weights(*map(np.float32, (1, 1, 1)), mmd_weight=np.float32(10))
     many = runs.stack([dataclasses.replace(hyperparams(seed), objective=weights) for seed in range(2)])
     program, mesh = Program(spec), runs.mesh(2, devices)
-    init, advance = runs.over_runs(program.init, mesh), runs.over_runs(program.advance, mesh, mapped=2)
-    many = runs.put(many, mesh)
-    args = (init(many, {}), many, runs.put(TRAINING, mesh, shared=True), np.int32(4))
+    advance = runs.over_runs(program.advance, mesh, mapped=2)
+    states = runs.stack([random_state(spec, hyperparams(), {})] * 2)
+    args = (runs.put(states, mesh), runs.put(many, mesh), runs.put(TRAINING, mesh, shared=True), np.int32(4))
     compiled = advance.lower(*args).compile()
     return compiled.as_text(), runs.fetch(compiled(*args))
 
