@@ -36,7 +36,7 @@ _RESTART = flags.DEFINE_bool("restart", False, "Remove what a study left in the 
 _EVAL = flags.DEFINE_enum("eval", "full", ["none", "quick", "full"], "How much is evaluated; full: what the config says.")
 _ALLOW_DIVERGED = flags.DEFINE_bool("allow_diverged", False, "Exit with 0, and not with 3, where runs diverged.")
 
-AHEAD = ("orbax.checkpoint", "sklearn.neighbors", "matplotlib.figure")  # what the end of a study needs
+AHEAD = ("orbax.checkpoint", "scipy.spatial", "matplotlib.figure")  # what the end of a study needs
 
 
 def _import_ahead() -> None:

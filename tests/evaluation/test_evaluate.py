@@ -11,6 +11,7 @@ import pytest
 import scipy.linalg
 import scipy.stats
 from jax import random
+from sklearn.neighbors import KNeighborsClassifier
 from support import tiny
 
 from vae_jax.core import errors
@@ -509,6 +510,15 @@ def test_a_closed_form_leaves_them_out_where_they_are_not_wanted():
     dataset = Dataset(splits, ImageSpec((4,), 255, False), 0)
     rows = [baselines.row("pca", dataset, 1, 1.0, None, without) for without in ((), ("knn_accuracy",))]
     assert rows[0].keys() - rows[1].keys() == {"knn_accuracy"}
+
+
+@pytest.mark.parametrize("latents", [1, codes.TREE_LATENTS, codes.TREE_LATENTS + 1])
+def test_knn_is_that_of_scikit_learn(latents):
+    generator = np.random.default_rng(latents)
+    points, labels = generator.normal(size=(300, latents)).astype(np.float32), 7 * generator.integers(0, 3, 300)
+    of_sklearn = KNeighborsClassifier(codes.NEIGHBOURS, algorithm="brute").fit(points[:200], labels[:200])
+    found = codes.knn_accuracy(points[:200], labels[:200], points[200:], labels[200:])
+    assert found == of_sklearn.score(points[200:], labels[200:])
 
 
 def test_knn_of_separate_classes_is_perfect_and_of_mixed_labels_is_not():
