@@ -65,6 +65,12 @@ def test_what_cannot_be_drawn_there_is_drawn_here(workdir):
     assert len(paths) == 6 and all(path.stat().st_size for path in paths)
 
 
+def test_without_a_second_process_all_is_drawn_here(workdir, monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/no/such/python")
+    with Process() as none:
+        assert len(draw.draw(workdir, FEW, second=none)) == 6
+
+
 def test_it_ends_with_the_process_that_started_it():
     """Also where that is killed: there is none left that waits."""
     program = "import os; from vae_jax.figures.second import Process; print(Process()._process.pid, flush=True)"

@@ -42,8 +42,9 @@ class Process:
     def __init__(self):
         path = os.pathsep.join([str(pathlib.Path(vae_jax.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
         self._process: subprocess.Popen | None = None
-        # What a user's file has added is not known there.
-        if not registry.added():
+        if registry.added():  # what a user's file has added is not known there
+            return
+        with contextlib.suppress(OSError):  # no more processes allowed
             self._process = subprocess.Popen(
                 [sys.executable, "-c", _SERVE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
                 env=os.environ | {"PYTHONPATH": path.strip(os.pathsep)},
