@@ -3,7 +3,7 @@
     python -m experiments.train --config=configs/burda_muon_iwae.py
 
 Published: 85.54 nats (negative 5000-sample bound; Adam, 3280 epochs). Expect 85.09 (seed 0), rate 23.8, 23 active units.
-Batch and rate are those of `burda_muon`; none was tried here. 44 minutes on 2 cores that did other work.
+Batch and rate are those of `burda_muon`; no other values were tried. 44 minutes on 2 cores that did other work.
 """
 
 from configs import burda_muon

@@ -9,7 +9,6 @@ from vae_jax.data.dataset import Dataset, ImageSpec, Split
 from vae_jax.evaluation import baselines, closed_form
 from vae_jax.study import grid, study
 
-# No bits are compared, and programs this small run as fast however they are compiled.
 LATENTS, PIXELS, ROWS = 2, 6, 150
 SIGMA = 0.5
 PAIRS = ((0.1, 0.5), (1.0, 0.5), (4.0, 0.25), (10.0, 0.5))  # (beta, sigma); the middle two have one theta

@@ -13,6 +13,9 @@ from jax.test_util import check_grads
 
 from vae_jax.models import likelihoods
 
+# What keeps numbers finite and exact has to hold after all of XLA's rewriting.
+pytestmark = pytest.mark.compiled("fully")
+
 EPS = np.finfo(np.float32).eps
 RANDOM = np.random.default_rng(0)
 SHAPE = (5, 2, 4, 3)  # batch, and 24 pixels

@@ -16,6 +16,9 @@ from support import small_model
 from vae_jax.models import priors
 from vae_jax.models.vae import VAE, Posterior, reparameterize
 
+# What keeps numbers finite and exact has to hold after all of XLA's rewriting.
+pytestmark = pytest.mark.compiled("fully")
+
 EPS = np.finfo(np.float32).eps
 RANDOM = np.random.default_rng(0)
 

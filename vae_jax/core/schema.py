@@ -146,7 +146,7 @@ def fields(config: type, group: str = "") -> tuple[Field, ...]:
     return _fields(config, group)
 
 
-@functools.cache
+@functools.cache  # not of `fields` itself: mypy would ask its callers for a hash
 def _fields(config: Any, group: str) -> tuple[Field, ...]:
     hints = typing.get_type_hints(config)
     found = []

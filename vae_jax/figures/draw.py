@@ -14,7 +14,6 @@ import io
 import json
 import os
 import pathlib
-import queue
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -113,7 +112,7 @@ def draw(
     before, source = _read_drawn(folder), _digest(workdir, select or {})
     drawn, own, files = dict(before), run_directory.recorded(workdir), _files(format, only)
     stale = [
-        Asked(file, str(workdir), select or {})
+        Asked(file, str(workdir), select or {}, source)
         for file, is_ours in files.items()
         if not is_ours or before.get(file) != {"from": source, "content": _digest_of(folder / file)}
     ]
@@ -147,25 +146,25 @@ def _files(format: str, only: Sequence[str]) -> dict[str, bool]:
 
 def _contents(stale: Sequence[Asked], directory: Directory, second: Process | None) -> Iterator[tuple[Asked, bytes | None]]:
     """Each file's content, or None where there is nothing to show: drawn here from the first on, there from the last."""
-    waiting, there = collections.deque(stale), queue.SimpleQueue[tuple[Asked, Answer | None]]()
+    waiting = collections.deque(stale)
 
-    def draw_there() -> None:
+    def draw_there() -> list[tuple[Asked, Answer | None]]:
+        answers = []
         while second and waiting:
             with contextlib.suppress(IndexError):  # the last one was taken here
                 asked = waiting.pop()
-                there.put((asked, second.draw(asked)))
+                answers.append((asked, second.draw(asked)))
+        return answers
 
     with ThreadPoolExecutor(1) as thread:
-        done = thread.submit(draw_there)
+        there = thread.submit(draw_there)
         try:
             while waiting:
                 asked = waiting.popleft()
                 yield asked, content(asked, directory)
         finally:
             waiting.clear()  # where one cannot be drawn or written
-        done.result()
-    while not there.empty():
-        asked, answer = there.get()
+    for asked, answer in there.result():
         if answer and answer.missing:
             fonts.say(answer.missing)
         yield asked, answer.content if answer else content(asked, directory)

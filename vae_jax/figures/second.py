@@ -22,11 +22,12 @@ _SERVE = "from vae_jax.figures import second; second.serve()"
 
 
 class Asked(NamedTuple):
-    """The file of a figure: its name, and what it is drawn from."""
+    """The file of a figure: its name, and what it is drawn from; `source` is a digest of all that."""
 
     file: str
     workdir: str
     select: Mapping[str, str]
+    source: str = ""
 
 
 class Answer(NamedTuple):
@@ -79,15 +80,18 @@ def serve() -> None:
     import matplotlib.figure  # noqa: F401
 
     from vae_jax.figures import draw, fonts
+    from vae_jax.figures.run_directory import Directory
 
-    answers = os.fdopen(os.dup(1), "wb")
+    answers, read, directory = os.fdopen(os.dup(1), "wb"), None, None
     os.dup2(2, 1)  # what a library prints is no answer
     for line in sys.stdin.buffer:
         asked = Asked(*json.loads(line))
         fonts.said[:] = [""]  # not here: by who asks
         content, size = b"", None
         with contextlib.suppress(Exception):  # the first process comes upon it too
-            content = draw.content(asked) or b""
+            if asked[1:] != read:  # what one figure has read, the next ones of the same data use
+                directory, read = Directory(asked.workdir, asked.select), asked[1:]
+            content = draw.content(asked, directory) or b""
             size = len(content)
         answers.write(json.dumps([size, "".join(fonts.said)]).encode() + b"\n" + content)
         answers.flush()
