@@ -28,7 +28,7 @@ _DEVICES = flags.DEFINE_integer("cpu_devices", cores(), "Devices that a CPU is s
 _CACHE = flags.DEFINE_string(
     "compilation_cache",
     os.path.join(os.environ.get("XDG_CACHE_HOME", os.path.expanduser("~/.cache")), "vae_jax"),
-    "Directory that keeps compiled programs for the next time; empty for none.",
+    "Directory that keeps traced and compiled programs for the next time; empty for none.",
 )
 
 
@@ -106,6 +106,8 @@ def _guarded(main: Callable[[], None]) -> None:
     os.environ["XLA_FLAGS"] = f"{_XLA_FLAGS} {os.environ.get('XLA_FLAGS', '')}"  # the user's last: they win
     import jax
 
+    from vae_jax.system import traced
+
     logging.set_verbosity(logging.ERROR)  # JAX, Orbax and TFDS report what they looked for and did not find
     try:
         if _DEVICES.value < 1:
@@ -114,6 +116,7 @@ def _guarded(main: Callable[[], None]) -> None:
         if _CACHE.value:
             jax.config.update("jax_compilation_cache_dir", _CACHE.value)
             jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+            traced.keep(os.path.join(_CACHE.value, "traced"))
             # What cannot be kept, or read again, is compiled anew. That a disk is full is said by what needs the room.
             warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache entry")
         _join()

@@ -14,6 +14,7 @@ from vae_jax.core import errors
 from vae_jax.evaluation import config as evaluation
 from vae_jax.study import grid
 from vae_jax.study.config import FIELDS, find, typed
+from vae_jax.system import traced
 
 
 def load(path: str, overrides: Sequence[str], evaluated: str = "full") -> tuple[dict, Callable | None]:
@@ -75,6 +76,7 @@ def run(path: str) -> dict:
     if not file.is_file() or file.suffix != ".py":
         names = [str(known) for known in _files()]
         raise errors.unknown("config", path, names) if names else errors.UserError(f"--config={path}: no such file")
+    traced.depends_on(path)
     return _told(path, lambda: runpy.run_path(path))
 
 

@@ -40,7 +40,7 @@ AHEAD = ("orbax.checkpoint", "scipy.spatial", "matplotlib.figure")  # what the e
 
 
 def _import_ahead() -> None:
-    """While the beginning of a study waits for the compiler and the devices."""
+    """While the first runs are trained; before, it would take time from what they wait for."""
     for name in AHEAD:
         with contextlib.suppress(ImportError):  # told where it is used
             importlib.import_module(name)
@@ -59,12 +59,15 @@ def main() -> None:
     workdir = pathlib.Path(_WORKDIR.value or f"runs/{pathlib.Path(_CONFIG.value).stem}")
     planned = study.plan(config, sweep, [config_files.parse_sweep(text) for text in _SWEEP.value])
     with contextlib.ExitStack() as stack:
-        process = None
-        if not (workdir / "results.csv").exists():
-            threading.Thread(target=_import_ahead).start()
-            if command_line.cores() > 1 and multihost.writes():
-                process = stack.enter_context(second.Process())
-        rows = study.execute(planned, workdir, _RESTART.value)
+        process, imports = None, threading.Thread(target=_import_ahead)
+        if not (workdir / "results.csv").exists() and command_line.cores() > 1 and multihost.writes():
+            process = stack.enter_context(second.Process())
+
+        def on_chunk(_: object) -> None:
+            if imports.ident is None:
+                imports.start()
+
+        rows = study.execute(planned, workdir, _RESTART.value, on_chunk)
         if not multihost.writes():
             return
         drawn = figures.draw(workdir, second=process)

@@ -1,16 +1,17 @@
 """Programs are compiled in threads before they are called, once, and nothing else changes."""
 
 import threading
+import time
 
 import jax
 import pytest
 from jax._src import compiler
 from support import NOT_EVALUATED, assert_same_numbers, tiny
 
-from vae_jax.core import errors
+from vae_jax.core import errors, registry
 from vae_jax.evaluation import evaluate
 from vae_jax.study import ahead, study
-from vae_jax.system import signals
+from vae_jax.system import signals, traced
 from vae_jax.training import loop, step
 
 GROUPS = (("model.latents", ("1", "2", "3")), ("seed", ("0", "1")))  # six runs, three programs of each kind
@@ -46,14 +47,39 @@ def test_every_program_is_compiled_once_and_in_a_thread(tmp_path, compiled, not_
     study.run(tiny(), tmp_path / "ahead", None, GROUPS)
     in_threads = len(compiled)
     assert in_threads and all(name.startswith("compiler") for name in compiled)
-    jax.clear_caches()
-    step._program.cache_clear()
-    evaluate._over_runs.cache_clear()
+    forget_programs()
     not_ahead()
     study.run(tiny(), tmp_path / "called", None, GROUPS)
     assert len(compiled) == 2 * in_threads
     assert set(compiled[in_threads:]) == {"MainThread"}
     assert_same_numbers(tmp_path / "ahead", tmp_path / "called")
+
+
+def forget_programs():
+    """As in a new process."""
+    jax.clear_caches()
+    step._program.cache_clear()
+    evaluate._over_runs.cache_clear()
+
+
+def test_programs_that_were_kept_are_not_traced_and_give_the_same_bits(tmp_path, compiled, monkeypatch):
+    seeds = GROUPS[1:]
+    forget_programs()
+    study.run(tiny(), tmp_path / "traced", None, seeds)
+    assert compiled
+    monkeypatch.setattr(traced, "_directory", tmp_path / "programs")
+    monkeypatch.setattr(traced, "_BEGUN", time.time() + 10**6)  # as if this checkout were old
+    monkeypatch.setattr(registry, "added", dict)
+    for name in ("first", "again"):
+        forget_programs()
+        study.run(tiny(), tmp_path / name, None, seeds)
+        assert_same_numbers(tmp_path / "traced", tmp_path / name)
+        del compiled[:]
+        monkeypatch.setattr(traced, "_traced", None)
+    forget_programs()
+    study.evaluate(tmp_path / "again")  # by the same programs
+    assert_same_numbers(tmp_path / "traced", tmp_path / "again")
+    assert not compiled
 
 
 def test_an_evaluation_anew_is_compiled_ahead_and_no_training(tmp_path, compiled):

@@ -131,6 +131,13 @@ class Dataset:
         return keys.stream(self.seed, keys.DataStream[split.upper()])
 
     @property
+    def name_of_content(self) -> tuple | None:
+        """What programs depend on of it, see `traced`; None where pixels stay on a disk."""
+        if self.is_streamed:
+            return None
+        return self.digest, self.spec, self.seed, self.factors, self.renderer, self.has_one_order
+
+    @property
     def is_streamed(self) -> bool:
         """Whether the pixels stay on a disk."""
         return any(isinstance(split.pixels, Stored) for split in self.splits.values())

@@ -16,6 +16,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from vae_jax.system import traced
+
 Tree = TypeVar("Tree")
 
 
@@ -67,36 +69,56 @@ def over_runs(
         over_devices = jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=PartitionSpec("runs"), check_vma=False)
         return over_devices(*args)
 
-    return OverRuns(jax.jit(sharded, donate_argnums=(0,) if donate else ()))
+    jitted = jax.jit(sharded, donate_argnums=(0,) if donate else ())
+    made_of = function, mapped, together, None if first is None else tuple(first)
+    return OverRuns(lambda args: traced.kept(jitted, made_of, mesh, args, donate))
 
 
 class OverRuns:
     """A jitted function of many runs, which threads may trace and compile before it is called."""
 
-    def __init__(self, jitted: jax.stages.Wrapped):
-        self._jitted = jitted
+    def __init__(self, kept: Callable[[tuple], jax.stages.Wrapped]):
+        self._kept = kept  # the function for arguments like those
+        self._known: dict[tuple, jax.stages.Wrapped] = {}
         self._pending: dict[tuple, Future] = {}
 
     def compile_ahead(self, threads: Executor, *shapes: Any) -> None:
         """Have it compiled for arguments of these shapes, with the shardings that they will have."""
-        key = jax.tree.structure(shapes), *jax.tree.leaves(shapes)
+        key = _shapes(shapes)
         if key not in self._pending:
-            self._pending[key] = threads.submit(lambda: self._jitted.lower(*shapes).compile())
+            self._pending[key] = threads.submit(lambda: self._of(shapes).lower(*shapes).compile())
 
     def __call__(self, *args: Any) -> Any:
         self._wait()
-        return self._jitted(*args)
+        return self._of(args)(*args)
 
     def lower(self, *args: Any) -> jax.stages.Lowered:
         """As of what `jax.jit` returns."""
         self._wait()
-        return self._jitted.lower(*args)
+        return self._of(args).lower(*args)
+
+    def shapes(self, *args: Any) -> Any:
+        """Of the result, where the arguments are arrays or shapes."""
+        return jax.eval_shape(self._of(args), *args)
+
+    def _of(self, args: tuple) -> jax.stages.Wrapped:
+        """The function for arguments of these shapes."""
+        key = _shapes(args)
+        if key not in self._known:
+            self._known[key] = self._kept(args)
+        return self._known[key]
 
     def _wait(self) -> None:
         """Until nothing is compiled; raises what went wrong. JAX finds what is there by the same shapes."""
         while self._pending:
             with contextlib.suppress(CancelledError):
                 self._pending.popitem()[1].result()
+
+
+def _shapes(args: tuple) -> tuple:
+    """What a traced program depends on of its arguments."""
+    leaves, tree = jax.tree.flatten(args)
+    return tree, *((leaf.shape, leaf.dtype) for leaf in leaves)
 
 
 def shaped(tree: Any, mesh: Mesh, count: int | None = None) -> Any:

@@ -326,8 +326,13 @@ def load(
 
 def state_like(spec: RunSpec, hyperparams: Hyperparams, dataset: Dataset) -> TrainState:
     """The shapes of the state of these runs."""
-    statistics = dataset.statistics(spec.model.normalize)
-    return jax.eval_shape(program_of(spec).many_inits, hyperparams, statistics)
+    count = len(hyperparams.seed)
+    # Of the program that makes it, which is traced in any case; perhaps on fewer devices than it is trained on.
+    mesh = runs.mesh(count, min(spec.train.data_devices, jax.device_count()))
+    statistics = runs.shaped(dataset.statistics(spec.model.normalize), mesh)
+    many = runs.shaped(hyperparams, mesh, -(-count // mesh.shape["runs"]) * mesh.shape["runs"])
+    shapes = program_of(spec).over_runs("init", mesh).shapes(many, statistics)
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((count, *leaf.shape[1:]), leaf.dtype), shapes)
 
 
 def _lines(labels: list[run_directory.Row], epoch: int, step: int, chunk: dict[str, Metrics]) -> list[run_directory.Row]:

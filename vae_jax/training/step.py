@@ -52,11 +52,6 @@ class Program:
         """The network as it is trained: in the precision of the spec."""
         return VAE(self.spec.model, PRECISIONS[self.spec.train.precision])
 
-    @functools.cached_property
-    def many_inits(self) -> jax.stages.Wrapped:
-        """`init` of many runs, jitted so that its shapes are asked for by one trace."""
-        return jax.jit(jax.vmap(self.init, (0, None)))
-
     @property
     def rows(self) -> Rows:
         """The part of a batch that a device has."""

@@ -1,0 +1,283 @@
+"""Traced programs, kept on a disk for the next process: to trace them takes a fifth of the time of a short study.
+
+JAX keeps compiled programs too, but finds them by what tracing gives. A program is found here by all that tracing depends
+on: the function and what it was made with, the shapes of its arguments, JAX's settings, versions, and the text of every
+module that is loaded and was not installed. What cannot be named so, such as a function within a function or an array that
+was closed over, is traced each time.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import importlib.metadata
+import inspect
+import json
+import os
+import pathlib
+import shutil
+import sys
+import sysconfig
+import tempfile
+import time
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+from jax import export
+from jax.sharding import Mesh
+from jax.stages import Wrapped
+
+from vae_jax.core import registry
+
+VERSIONS = 4  # of the modules, whose programs are kept
+# Modules are trusted to be what their files say where these are older than the process, by as many seconds.
+AGE = 60
+_BEGUN = time.time()
+_INSTALLED = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
+_DISTRIBUTIONS = ("jax", "jaxlib", "flax", "optax", "numpy")
+
+_directory: pathlib.Path | None = None
+_files: set[str] = set()
+
+
+def keep(directory: str | os.PathLike) -> None:
+    """From now on this process keeps the programs that it traces in a directory, and finds there those of others."""
+    global _directory
+    _directory = pathlib.Path(directory)
+
+
+def depends_on(file: str) -> None:
+    """Programs depend on the text of this file, too: it was run, and is not a module."""
+    _files.add(file)
+
+
+def kept(jitted: Wrapped, made_of: tuple, mesh: Mesh, args: tuple, donate: bool) -> Wrapped:
+    """`jitted` for arguments like these, without tracing it where the same was traced before.
+
+    Args:
+      jitted: from `jax.jit`.
+      made_of: what it computes depends on: functions of modules, dataclasses, names and numbers.
+      mesh: of the devices that it runs on.
+      args: arrays or shapes.
+      donate: whether the result may reuse the memory of the first argument.
+
+    Returns:
+      From `jax.jit`, too; or `jitted` itself, where nothing is kept or this cannot be.
+    """
+    path = _path(made_of, mesh, args) if _directory else None
+    if path is None:
+        return jitted
+    found = _read(path)
+    if found is None:
+        try:
+            found = _traced(jitted, args)
+        except Exception:  # what JAX does not export; what is wrong with the function is raised when it is called
+            return jitted
+        _write(path, *found)
+    exported, tree = found
+
+    def restored(*args):
+        return jax.tree.unflatten(tree, exported.call(*jax.tree.leaves(args)))
+
+    return jax.jit(restored, donate_argnums=(0,) if donate else ())
+
+
+def _traced(jitted: Wrapped, args: tuple) -> tuple[export.Exported, Any]:
+    """The program, from leaves to leaves, and the tree of its result."""
+    leaves, tree = jax.tree.flatten(args)
+    trees = []
+
+    def flat(*leaves):
+        result, found = jax.tree.flatten(jitted(*jax.tree.unflatten(tree, leaves)))
+        trees.append(found)
+        return result
+
+    exported = export.export(jax.jit(flat))(*leaves)
+    return exported, trees[-1]
+
+
+# The name of a program.
+
+
+class UnnamedError(Exception):
+    """What a function is made of is not known by a name that holds in the next process."""
+
+
+@runtime_checkable
+class HasName(Protocol):
+    """What says itself what programs depend on of it."""
+
+    @property
+    def name_of_content(self) -> tuple | None:
+        """Different where the content is; None where that would have to be read from a disk."""
+
+
+def _path(made_of: tuple, mesh: Mesh, args: tuple) -> pathlib.Path | None:
+    """Where the program is kept; None where it cannot be."""
+    assert _directory
+    sources = _sources()
+    if sources is None or registry.added() or jax.process_count() > 1:
+        return None
+    try:
+        function = _name(made_of)
+    except UnnamedError:
+        return None
+    leaves, tree = jax.tree.flatten(args)
+    shapes = [(leaf.shape, str(leaf.dtype), str(_placed(leaf))) for leaf in leaves]
+    devices = [str(mesh), *(f"{device.platform} {device.device_kind} {device.id}" for device in mesh.devices.flat)]
+    settings = sorted((name, repr(value)) for name, value in jax.config.values.items())
+    text = json.dumps([function, str(tree), shapes, devices, settings, _versions()])
+    return _directory / sources / hashlib.sha256(text.encode()).hexdigest()
+
+
+def _placed(leaf: Any) -> Any:
+    """How an argument, or its shape, lies on the devices: a part of what is traced."""
+    sharding = getattr(leaf, "sharding", None)
+    return getattr(sharding, "spec", None)
+
+
+def _name(part: Any) -> list | str:
+    """A description of a function or value, that differs where it does.
+
+    Raises:
+      UnnamedError: there is none.
+    """
+    if part is None or type(part) in (bool, int, float, str):
+        return repr(part)
+    if type(part) in (tuple, list):
+        return [type(part).__name__, *map(_name, part)]
+    if type(part) is dict:
+        return ["dict", *(_name(item) for item in part.items())]
+    if isinstance(part, functools.partial):
+        return ["partial", _name(part.func), _name(part.args), _name(part.keywords)]
+    if inspect.ismethod(part):
+        return ["method", _name(part.__self__), part.__name__]
+    if isinstance(part, HasName):
+        if (name := part.name_of_content) is None:
+            raise UnnamedError(type(part).__name__)
+        return [_qualified(type(part)), _name(name)]
+    # One that is compared by its fields, and not by what it is, such as a file.
+    if dataclasses.is_dataclass(part) and not isinstance(part, type) and type(part).__eq__ is not object.__eq__:
+        fields = [field.name for field in dataclasses.fields(part) if field.compare]
+        return [_qualified(type(part)), *(_name(getattr(part, name)) for name in fields)]
+    return _qualified(part)
+
+
+def _qualified(part: Any) -> str:
+    """The name of a class or function of a module, by which it can be found there."""
+    name = f"{getattr(part, '__module__', '')}:{getattr(part, '__qualname__', '')}"
+    if _find(name) is not part:
+        raise UnnamedError(name)
+    return name
+
+
+def _find(name: str) -> Any:
+    """The class or function of that qualified name, in a module that is loaded; None if there is none."""
+    module, _, path = name.partition(":")
+    return functools.reduce(lambda found, part: getattr(found, part, None), path.split("."), sys.modules.get(module))
+
+
+@functools.cache
+def _versions() -> list[str]:
+    return [sys.version, *(f"{name} {importlib.metadata.version(name)}" for name in _DISTRIBUTIONS)]
+
+
+def _sources() -> str | None:
+    """A digest of the modules that were not installed; None where one of them may not be what its file says now."""
+    modules = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
+    loaded = {file for file in modules if file and not file.startswith(_INSTALLED)}
+    # All of this package, which may be installed, and imports some parts where they are used.
+    files = sorted(loaded | _files | _package())
+    try:
+        changed = tuple(os.stat(file).st_mtime_ns for file in files)
+        if max(changed) / 1e9 > _BEGUN - AGE:
+            return None
+        return _digest(tuple(files), changed)
+    except OSError:
+        return None
+
+
+@functools.cache
+def _package() -> frozenset[str]:
+    return frozenset(str(file) for file in registry.PACKAGE.rglob("*.py"))
+
+
+@functools.lru_cache(maxsize=4)
+def _digest(files: tuple[str, ...], changed: tuple[int, ...]) -> str:
+    """Of the texts of files that changed last at these times."""
+    sha = hashlib.sha256()
+    for file in files:
+        text = pathlib.Path(file).read_bytes()
+        sha.update(f"{file} {len(text)} ".encode() + text)
+    return sha.hexdigest()
+
+
+# Its file: a digest, the tree of the result, the program.
+
+
+def _read(path: pathlib.Path) -> tuple[export.Exported, Any] | None:
+    """What is kept there; None if it is missing or damaged."""
+    try:
+        content = path.read_bytes()
+        os.utime(path.parent)  # in use
+    except OSError:
+        return None
+    digest, _, content = content.partition(b"\n")
+    if digest != hashlib.sha256(content).hexdigest().encode():
+        return None
+    described, _, program = content.partition(b"\n")
+    try:
+        tree = jax.tree.structure(_unfolded(json.loads(described)))
+        return export.deserialize(bytearray(program)), tree
+    except Exception:  # of a version of JAX that does not read it
+        return None
+
+
+def _write(path: pathlib.Path, exported: export.Exported, tree: Any) -> None:
+    """Keep it, where that is possible."""
+    try:
+        content = json.dumps(_folded(tree)).encode() + b"\n" + exported.serialize()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+            file.write(hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
+        os.replace(file.name, path)
+        _forget(path.parents[1])
+    except (OSError, UnnamedError):
+        return
+
+
+def _forget(directory: pathlib.Path) -> None:
+    """Remove the programs of versions that were not used lately."""
+    with contextlib.suppress(OSError):
+        folders = sorted(directory.iterdir(), key=lambda folder: folder.stat().st_mtime)
+        for folder in folders[:-VERSIONS]:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _folded(tree: Any) -> list | None:
+    """The structure of a tree in lists and names; its leaves are None."""
+    data = tree.node_data()
+    if data is None:
+        return None
+    kind, static = data
+    children = list(map(_folded, tree.children()))
+    if kind is dict:
+        return ["dict", static, children]
+    if kind in (tuple, list, type(None)):
+        return [kind.__name__, None, children]
+    if static not in ((), None) and not hasattr(kind, "_fields"):
+        raise UnnamedError(str(kind))
+    return [_qualified(kind), None, children]
+
+
+def _unfolded(described: list | None) -> Any:
+    """A tree of that structure."""
+    if described is None:
+        return 0
+    kind, keys, children = described
+    made = list(map(_unfolded, children))
+    if kind == "dict":
+        return dict(zip(keys, made, strict=True))
+    if kind in ("tuple", "list"):
+        return made if kind == "list" else tuple(made)
+    return None if kind == "NoneType" else _find(kind)(*made)
