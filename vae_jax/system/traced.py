@@ -189,7 +189,8 @@ def _sources() -> str | None:
     # All of this package, which may be installed, and imports some parts where they are used.
     files = sorted(loaded | _files | _package())
     try:
-        changed = tuple(os.stat(file).st_mtime_ns for file in files)
+        # The second is of a file that took the place of another, too, whatever its own date.
+        changed = tuple(max(found.st_mtime_ns, found.st_ctime_ns) for found in map(os.stat, files))
         if max(changed) / 1e9 > _BEGUN - AGE:
             return None
         return _digest(tuple(files), changed)
