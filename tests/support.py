@@ -19,6 +19,7 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from configs import base
 from vae_jax.evaluation import config as evaluation
+from vae_jax.evaluation.metrics import METRICS
 from vae_jax.models.vae import ModelSpec
 from vae_jax.storage import run_directory
 from vae_jax.training.state import RunSpec, TrainState
@@ -54,6 +55,7 @@ def random_state(spec: RunSpec, hyperparams, statistics: dict) -> TrainState:
 
 # Of a study whose evaluation is not looked at.
 NOT_EVALUATED = {name.replace(".", "__"): value for name, value in evaluation.overrides("none").items()}
+assert set(NOT_EVALUATED["eval__without"]) == set(METRICS) != set()  # whatever was imported before
 
 
 def with_settings(**settings):

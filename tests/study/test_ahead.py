@@ -1,5 +1,6 @@
 """Programs are compiled in threads before they are called, once, and nothing else changes."""
 
+import shutil
 import threading
 import time
 
@@ -14,12 +15,13 @@ from vae_jax.study import ahead, study
 from vae_jax.system import signals, traced
 from vae_jax.training import loop, step
 
-GROUPS = (("model.latents", ("1", "2", "3")), ("seed", ("0", "1")))  # six runs, three programs of each kind
+SEEDS = ("seed", ("0", "1"))
+GROUPS = (("model.latents", ("1", "2")), SEEDS)  # four runs, two programs of each kind
+THREE_GROUPS = (("model.latents", ("1", "2", "3")), SEEDS)
 
 
-@pytest.fixture
-def compiled(monkeypatch):
-    """The names of the threads in which programs of many runs were compiled."""
+def noting(patch) -> list[str]:
+    """The names of the threads in which programs of many runs will be compiled."""
     found, real = [], compiler.compile_or_get_cached
 
     def noted(backend, module, *args, **kwargs):
@@ -27,8 +29,14 @@ def compiled(monkeypatch):
             found.append(threading.current_thread().name)
         return real(backend, module, *args, **kwargs)
 
-    monkeypatch.setattr(compiler, "compile_or_get_cached", noted)
+    patch.setattr(compiler, "compile_or_get_cached", noted)
     return found
+
+
+@pytest.fixture
+def compiled(monkeypatch):
+    """The names of the threads in which programs of many runs were compiled in a test."""
+    return noting(monkeypatch)
 
 
 @pytest.fixture
@@ -42,17 +50,26 @@ def not_ahead(monkeypatch):
     return off
 
 
-def test_every_program_is_compiled_once_and_in_a_thread(tmp_path, compiled, not_ahead):
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Two groups, compiled ahead, and the names of the threads that compiled; read only."""
+    workdir = tmp_path_factory.mktemp("ahead") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        found = noting(patch)
+        study.run(tiny(), workdir, None, GROUPS)
+    return workdir, found
+
+
+def test_every_program_is_compiled_once_and_in_a_thread(trained, tmp_path, compiled, not_ahead):
     """As many as where they are called, and the same bits."""
-    study.run(tiny(), tmp_path / "ahead", None, GROUPS)
-    in_threads = len(compiled)
-    assert in_threads and all(name.startswith("compiler") for name in compiled)
+    workdir, in_threads = trained
+    assert in_threads and all(name.startswith("compiler") for name in in_threads)
     forget_programs()
     not_ahead()
     study.run(tiny(), tmp_path / "called", None, GROUPS)
-    assert len(compiled) == 2 * in_threads
-    assert set(compiled[in_threads:]) == {"MainThread"}
-    assert_same_numbers(tmp_path / "ahead", tmp_path / "called")
+    assert len(compiled) == len(in_threads)
+    assert set(compiled) == {"MainThread"}
+    assert_same_numbers(workdir, tmp_path / "called")
 
 
 def forget_programs():
@@ -63,7 +80,7 @@ def forget_programs():
 
 
 def test_programs_that_were_kept_are_not_traced_and_give_the_same_bits(tmp_path, compiled, monkeypatch):
-    seeds = GROUPS[1:]
+    seeds = (SEEDS,)
     forget_programs()
     study.run(tiny(), tmp_path / "traced", None, seeds)
     assert compiled
@@ -82,14 +99,13 @@ def test_programs_that_were_kept_are_not_traced_and_give_the_same_bits(tmp_path,
     assert not compiled
 
 
-def test_an_evaluation_anew_is_compiled_ahead_and_no_training(tmp_path, compiled):
-    study.run(tiny(**NOT_EVALUATED), tmp_path / "run", None, GROUPS)
-    del compiled[:]
-    (tmp_path / "run" / "results.csv").unlink()
-    study.run(tiny(**NOT_EVALUATED), tmp_path / "run", None, GROUPS)
+def test_an_evaluation_anew_is_compiled_ahead_and_no_training(trained, tmp_path, compiled):
+    workdir = shutil.copytree(trained[0], tmp_path / "run")
+    forget_programs()
+    study.run(tiny(**NOT_EVALUATED), workdir, None, GROUPS)
     assert not compiled
-    study.evaluate(tmp_path / "run", {"eval.samples": 3, "eval.without": ()})
-    assert compiled and all(name.startswith("compiler") for name in compiled)
+    study.evaluate(workdir, {"eval.samples": 2, "eval.without": ()})
+    assert 0 < len(compiled) < len(trained[1]) and all(name.startswith("compiler") for name in compiled)
 
 
 def test_what_is_wrong_in_a_thread_is_told_where_it_is_needed(tmp_path, monkeypatch):
@@ -100,7 +116,7 @@ def test_what_is_wrong_in_a_thread_is_told_where_it_is_needed(tmp_path, monkeypa
 
     monkeypatch.setattr(ahead.evaluate.Plan, "of", staticmethod(of))
     with pytest.raises(errors.UserError, match=r"eval\.factor=hair: not there"):
-        study.run(tiny(), tmp_path / "run")
+        study.run(tiny(), tmp_path / "run", None, (SEEDS,))
     assert (tmp_path / "run" / "checkpoints" / "group_000" / "4").is_dir()
 
 
@@ -112,7 +128,7 @@ def test_where_it_is_stopped_nothing_more_is_compiled(tmp_path, compiled, monkey
 
     monkeypatch.setattr(loop, "fit", stopped)
     with pytest.raises(signals.Stopped):
-        study.run(tiny(), tmp_path / "run", None, GROUPS)
+        study.run(tiny(), tmp_path / "run", None, THREE_GROUPS)
     assert len(compiled) <= ahead.THREADS
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("compiler")]
 
@@ -122,7 +138,7 @@ def test_a_group_is_compiled_some_groups_before_its_turn(tmp_path, monkeypatch):
     begun = []
     monkeypatch.setattr(ahead, "GROUPS", 1)
     monkeypatch.setattr(ahead.Ahead, "_train", lambda self, index: begun.append(index))
-    planned = study.plan(tiny(), None, GROUPS)
+    planned = study.plan(tiny(), None, THREE_GROUPS)
     with ahead.Ahead(planned, tmp_path) as compiling:
         for index in range(2):
             compiling.train(index)

@@ -219,21 +219,22 @@ def test_steps_by_hand():
     params, opt_state = state.params, adam.init(state.params)
 
     @jax.jit
-    def reference(params, x, eps):
+    def reference(params, opt_state, x, number, decayed):
+        eps = random.normal(keys.at(keys.stream(seed, keys.Stream.NOISE), number), (64, 2))
+
         def loss(params):
             distortion, rate = network(params, x, eps)
             return jnp.mean(distortion + beta * rate), (jnp.mean(distortion), jnp.mean(rate))
 
-        return jax.value_and_grad(loss, has_aux=True)(params)
+        found, grads = jax.value_and_grad(loss, has_aux=True)(params)
+        with jax.numpy_dtype_promotion("standard"):
+            updates, opt_state = adam.update(grads, opt_state, params)
+        return jax.tree.map(lambda param, update: param + decayed * update, params, updates), opt_state, found
 
     for number in (3, 4, 5):
         x = jnp.asarray(PIXELS[64 * number : 64 * number + 64] / np.float32(16))
-        noise = random.normal(keys.at(keys.stream(seed, keys.Stream.NOISE), number), (64, 2))
-        (loss, (distortion, kl)), grads = reference(params, x, noise)
-        with jax.numpy_dtype_promotion("standard"):
-            updates, opt_state = adam.update(grads, opt_state, params)
-        decayed = rate * (1 + np.cos(np.pi * number / 8)) / 2
-        params = jax.tree.map(lambda param, update, rate=decayed: param + rate * update, params, updates)
+        decayed = np.float32(rate * (1 + np.cos(np.pi * number / 8)) / 2)
+        params, opt_state, (loss, (distortion, kl)) = reference(params, opt_state, x, np.int32(number), decayed)
         state, metrics = step()(state, hyperparams(seed, rate, beta), x)
         # Sums over 64 pixels and 64 images, and logarithms of p and 1 - p: some ten roundings of the whole.
         np.testing.assert_allclose(metrics.loss, loss, rtol=10 * EPS)
@@ -294,11 +295,10 @@ def test_the_compiled_program_holds_no_collective():
 # The batch of a run over several devices
 
 
+CONVOLUTIONS = dataclasses.replace(MODEL, encoder="conv", decoder="conv", hidden=(2, 4))
 SHARED_KINDS = {
-    "weighted": {},
     "importance": {"objective__kind": "importance", "objective__importance_samples": 3},
-    "optimal sigma": {"model": dataclasses.replace(MODEL, likelihood="gaussian", sigma="optimal")},
-    "convolutions": {"model": dataclasses.replace(MODEL, encoder="conv", decoder="resnet", hidden=(2, 4))},
+    "convolutions and optimal sigma": {"model": dataclasses.replace(CONVOLUTIONS, likelihood="gaussian", sigma="optimal")},
     "mmd": {"objective__kind": "mmd", "model": dataclasses.replace(MODEL, prior="mixture", prior_components=3)},
 }
 
@@ -436,8 +436,8 @@ def test_metrics_of_images_are_those_of_the_network():
 
 @functools.cache
 def compiled(spec: RunSpec):
-    """The program of one run: its first state, and `advance`."""
-    return jax.jit(Program(spec).init), jax.jit(Program(spec).advance)
+    """`advance` of one run."""
+    return jax.jit(Program(spec).advance)
 
 
 def two_epochs(**changed) -> tuple[TrainState, Metrics]:
@@ -445,21 +445,26 @@ def two_epochs(**changed) -> tuple[TrainState, Metrics]:
     weights = changed.pop("weights", objectives.Weights(*map(np.float32, (1, 1, 1))))
     lengths = changed.pop("lengths", {})
     given = dataclasses.replace(hyperparams(), objective=weights, schedule_epochs=lengths)
-    init, advance = compiled(spec_with(**changed))
-    return advance(init(given, {}), given, TRAINING, jnp.int32(2))
+    spec = spec_with(**changed)
+    # The first state is that of all specs here, but for what the objective carries.
+    carried = jax.tree.map(jnp.float32, objectives.OBJECTIVES[spec.objective.kind].carried)
+    return compiled(spec)(state_of().replace(carried=carried), given, TRAINING, jnp.int32(2))
 
 
 @pytest.mark.usefixtures("compiled_quickly")
 def test_a_scheduled_weight_moves_with_the_epochs():
-    beta = functools.partial(objectives.Weights, np.float32(1), np.float32(1))
-    length = {"beta": np.float32(2.0)}
-    _, rising = two_epochs(schedules=(("beta", "linear"),), lengths=length, weights=beta(np.float32(3)))
+
+    def rising_to(beta: float, epochs: float) -> Metrics:
+        weights = objectives.Weights(*map(np.float32, (1, 1, beta)))
+        return two_epochs(schedules=(("beta", "linear"),), lengths={"beta": np.float32(epochs)}, weights=weights)[1]
+
     # Steps at epochs 0, 0.5, 1 and 1.5: beta is 0, 0.75, 1.5 and 2.25, so the loss is not that of any constant.
-    _, none = two_epochs(weights=beta(np.float32(0)))
+    rising, none = rising_to(3, 2), rising_to(0, 2)
+    np.testing.assert_allclose(none.loss, none.distortion, rtol=4 * EPS)
     assert rising.rate < none.rate
     assert none.distortion < rising.loss < rising.distortion + 2.25 * none.rate
     # A length far beyond the training is a weight of nearly 0.
-    _, long = two_epochs(schedules=(("beta", "linear"),), lengths={"beta": np.float32(1e6)}, weights=beta(np.float32(3)))
+    long = rising_to(3, 1e6)
     np.testing.assert_allclose(long.loss, none.loss, rtol=1e-4)
 
 
@@ -494,19 +499,18 @@ def test_the_schedule_of_sigma_holds_it_up():
     """In steps at epochs 0 to 1.5 of a cooling over 2 epochs sigma is no less than its bound, and far above 0.01."""
     model = dataclasses.replace(MODEL, likelihood="gaussian", sigma="fixed", normalize="center")
     statistics = {"mean": jnp.zeros((8, 8, 1)), "scale": jnp.float32(0.5)}
-    found = {}
+    found, spec = {}, spec_with(model=model, schedules=(("sigma", "cooling"),))
+    step = jax.jit(Program(spec).step)
     for length in (2.0, 1e-3):
-        spec = spec_with(model=model, schedules=(("sigma", "cooling"),))
         given = hyperparams().replace(sigma=np.float32(0.01), schedule_epochs={"sigma": np.float32(length)})
-        program = Program(spec)
-        state = jax.jit(program.init)(given, statistics)
-        found[length] = jax.jit(program.step)(state.replace(step=jnp.int32(1)), given, BATCH)[1].distortion
+        state = random_state(spec, given, statistics)
+        found[length] = step(state.replace(step=jnp.int32(1)), given, BATCH)[1].distortion
     # Squares of about 0.1 at 64 pixels: over 2 sigma^2, and 64 log sigma. At epoch 0.5 of 2 the bound is 0.089.
     assert found[1e-3] > 10 * abs(found[2.0])
 
 
 def test_evenly_drawn_numbers_cover_the_range_and_each_is_uniform():
-    drawn = np.stack([evenly(random.key(seed), 8) for seed in range(400)])
+    drawn = np.asarray(jax.vmap(lambda seed: evenly(random.key(seed), 8))(np.arange(400)))
     assert drawn.shape == (400, 8) and drawn.min() >= 0 and drawn.max() < 1
     np.testing.assert_allclose(np.diff(np.sort(drawn), axis=1), 1 / 8, atol=1e-6)
     # Of each place in the batch: mean 1/2 and variance 1/12, to four standard errors of 400 draws.
