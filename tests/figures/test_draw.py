@@ -1,15 +1,18 @@
 """Drawing a directory: which figures, which files, when again, what is refused."""
 
 import hashlib
+import io
 import json
 import os
 import subprocess
 import sys
 import threading
+import types
 
 import matplotlib.image
 import numpy as np
 import pytest
+from matplotlib.patches import Rectangle
 from PIL import Image
 
 from vae_jax.core import errors
@@ -41,12 +44,19 @@ def applicable(workdir, table=draw.FIGURES) -> set[str]:
     return {name for name, function in table.items() if function(directory) is not None}
 
 
-def test_draws_every_figure_of_a_study(tmp_path, studies):
-    paths = draw.draw(studies.write_study(tmp_path))
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory, studies):
+    """A study whose names are markup, formulas and control characters, with all its figures; read only."""
+    names = {"vae": r"$\foo$ & <script>", "beta_vae": "a\tb\x07", "ae": "50 $ and $ 1_2^3"}
+    workdir = studies.write_study(tmp_path_factory.mktemp("drawn"), names=names)
+    return types.SimpleNamespace(workdir=workdir, paths=draw.draw(workdir))
+
+
+def test_draws_every_figure_of_a_study(drawn):
     expected = {f"{name}.png" for name in set(draw.FIGURES) - OTHERS} | {"traversals.gif", "interpolations.gif"}
-    assert {path.name for path in paths} == expected
-    assert {path.name for path in (tmp_path / "figures").iterdir()} == expected | {"drawn.json"}
-    for path in paths:
+    assert {path.name for path in drawn.paths} == expected
+    assert {path.name for path in (drawn.workdir / "figures").iterdir()} == expected | {"drawn.json"}
+    for path in drawn.paths:
         assert path.stat().st_size < 1_000_000
         if path.suffix == ".png":
             height, width, _ = matplotlib.image.imread(path, format="png").shape
@@ -119,13 +129,8 @@ def _content(axes) -> tuple:
     return lines, pictures, [np.asarray(c.get_offsets()).round(9).tolist() for c in axes.collections if len(c.get_offsets())]
 
 
-def test_names_are_texts(tmp_path, studies):
-    studies.write_study(
-        tmp_path, seeds=1, names={"vae": r"$\foo$ & <script>", "beta_vae": "a\tb\x07", "ae": "50 $ and $ 1_2^3"}
-    )
-    paths = draw.draw(tmp_path)
-    assert {path.stem for path in paths} == set(draw.FIGURES) - OTHERS
-    directory = Directory(tmp_path)
+def test_names_are_texts(drawn):
+    directory = Directory(drawn.workdir)
     assert {setting.name for setting in directory.settings} >= {r"$\foo$ & <script>"}
     labels = {setting.label for setting in directory.settings}
     assert r"$\foo$ & <script>" in labels and r"a\tb\x07, beta 0.5" in labels
@@ -184,11 +189,25 @@ def test_one_figure_one_format_and_one_selection(tmp_path, studies):
     assert (tmp_path / "figures/samples.png").read_bytes() == before[tmp_path / "figures/samples.png"]
 
 
-def test_pictures_that_move(tmp_path, studies):
-    paths = {path.name: path for path in draw.draw(studies.write_study(tmp_path), only=["traversals", "interpolations"])}
-    assert set(paths) == {"traversals.png", "traversals.gif", "interpolations.png", "interpolations.gif"}
+@pytest.mark.parametrize(("name", "is_cropped"), [("samples", True), ("learning_curves", False)])
+def test_a_figure_is_drawn_once_into_the_file_that_matplotlib_saves(drawn, name, is_cropped, monkeypatch):
+    """Which draws it twice, the first time to lay it out."""
+    theirs, crop = io.BytesIO(), {"bbox_inches": "tight", "pad_inches": draw.MARGIN} if is_cropped else {}
+    draw.FIGURES[name](Directory(drawn.workdir)).savefig(theirs, dpi=draw.DPI, metadata={"Software": None}, **crop)
+    draws, draw_patch = [], Rectangle.draw
+
+    def counted(patch, renderer):
+        draws.extend([patch] if patch is patch.get_figure().patch else [])
+        draw_patch(patch, renderer)
+
+    monkeypatch.setattr(Rectangle, "draw", counted)
+    assert draw.content(draw.Asked(f"{name}.png", str(drawn.workdir), {})) == theirs.getvalue()
+    assert len(draws) == 1
+
+
+def test_pictures_that_move(drawn):
     for name in ("traversals.gif", "interpolations.gif"):
-        with Image.open(paths[name]) as picture:
+        with Image.open(drawn.workdir / "figures" / name) as picture:
             assert picture.n_frames == 16 and picture.info["loop"] == 0  # 9 steps there, 7 between back
             first = np.asarray(picture.convert("RGB"))
             picture.seek(8)

@@ -31,7 +31,9 @@ from vae_jax.figures import (
     learning,
     linear,
     over_beta,
+    placement,
     rate_distortion,
+    style,
 )
 from vae_jax.figures.run_directory import Directory
 from vae_jax.figures.second import Answer, Asked, Process
@@ -78,6 +80,7 @@ FORMATS = ("png", "pdf", "svg")
 DRAWN = "drawn.json"  # in the folder of the figures: what was drawn, and from what
 KEPT = {"from", "content"}  # of each: a digest of what it was drawn from, and of the file
 DPI = 150
+MARGIN = 0.08  # inches left around a figure whose edges are cut
 
 
 def draw(
@@ -182,9 +185,18 @@ def content(asked: Asked, directory: Directory | None = None) -> bytes | None:
         figure.save(file)
     else:
         metadata = {"png": {"Software": None}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}[format]
-        crop = {"bbox_inches": "tight", "pad_inches": 0.08} if getattr(figure, "cropped", False) else {}
-        figure.savefig(file, format=format, dpi=DPI, metadata=metadata, **crop)
+        figure.savefig(file, format=format, dpi=DPI, metadata=metadata, **_crop(figure, format))
     return file.getvalue()
+
+
+def _crop(figure: Any, format: str) -> dict[str, Any]:
+    """What `savefig` needs to cut the figure's edges. A PNG is laid out here; `savefig` would draw it twice for that."""
+    cropped = getattr(figure, "cropped", None)  # None: not one of `style.new_figure`
+    if format != "png" or cropped is None:
+        return {"bbox_inches": "tight", "pad_inches": MARGIN} if cropped else {}
+    figure.set_dpi(DPI)
+    style.settle(figure)
+    return {"bbox_inches": figure.get_tightbbox(placement.renderer_of(figure)).padded(MARGIN)} if cropped else {}
 
 
 def _read_drawn(folder: pathlib.Path) -> dict[str, dict[str, str]]:

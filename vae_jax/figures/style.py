@@ -89,11 +89,17 @@ def ink(color) -> tuple:
 @functools.cache
 def _figure_class():
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import PlaceHolderLayoutEngine
 
     class PlainFigure(Figure):
         """A figure in which no text is a formula: names are shown as they are written; `cropped` where its edges are cut."""
 
         cropped = False
+
+        def get_layout_engine(self):
+            """None when the layout is final: with the placeholder, saving would draw the whole figure twice."""
+            engine = super().get_layout_engine()
+            return None if isinstance(engine, PlaceHolderLayoutEngine) else engine
 
         def draw(self, renderer):
             prepare_texts(self)
@@ -180,8 +186,9 @@ def number(value: float, digits: int) -> str:
 def settle(figure) -> None:
     """Lay the figure out, once: places on the page are then final, and labels can be put between what is drawn."""
     prepare_texts(figure)
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")
+    if engine := figure.get_layout_engine():
+        engine.execute(figure)
+        figure.set_layout_engine("none")
 
 
 def grid(count: int, size: Number, title: str, columns: int = 4):
