@@ -76,14 +76,6 @@ def test_downloading_needs_tensorflow(tmp_path, monkeypatch, no_network):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.fixture
-def mnist() -> pathlib.Path:
-    directory = pathlib.Path(os.environ.get("TFDS_DATA_DIR", ""), "mnist")
-    if not directory.is_dir():
-        pytest.skip("needs a prepared mnist in $TFDS_DATA_DIR")
-    return directory
-
-
 def damaged_shard(path: pathlib.Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 4
@@ -375,24 +367,6 @@ def test_images_of_many_sizes_need_one(tmp_path):
     dataset = load("mine", dir=str(tmp_path), size=8, valid_fraction=0)
     assert dataset.splits["train"].pixels.shape == (4, 8, 8, 3)
     assert np.all(dataset.splits["train"].pixels == 9)
-
-
-@pytest.mark.usefixtures("mnist")
-def test_mnist():
-    dataset = load("mnist", valid_fraction=0.0)
-    assert {name: len(split) for name, split in dataset.splits.items()} == {"train": 60_000, "test": 10_000}
-    train = dataset.splits["train"]
-    assert dataset.spec == ImageSpec((28, 28, 1), 255, dynamic=False)
-    assert dataset.source == {"tfds": "mnist/3.0.1"}
-    assert train.pixels.dtype == np.uint8
-    # Whitened, test images lie about where training images do.
-    statistics, test = dataset.statistics("whiten"), dataset.images("test")
-    white = np.abs((test - statistics["mean"]).reshape(len(test), -1) @ statistics["whiten"]).max(axis=1)
-    assert np.median(white) < 3.5
-    assert white.max() < 200
-    # The published mean of the training pixels is 0.1307, to four digits.
-    assert abs(train.pixels.mean() / 255 - 0.1307) < 1e-4
-    np.testing.assert_array_equal(np.bincount(train.labels), [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949])
 
 
 def test_the_study_of_celeb_a_runs_from_a_prepared_set(tmp_path):
