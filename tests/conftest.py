@@ -10,7 +10,7 @@ import tempfile
 import jax
 import numpy as np
 import pytest
-from support import compiled, with_settings
+from support import Forks, compiled, with_settings
 
 from vae_jax.evaluation import evaluate
 from vae_jax.study import ahead
@@ -61,6 +61,14 @@ def compiled_once(request):
     directory = str(request.config.cache.mkdir("compiled"))
     os.environ["XDG_CACHE_HOME"] = directory  # of the processes that tests start
     yield from with_settings(jax_compilation_cache_dir=directory, jax_persistent_cache_min_compile_time_secs=0.0)
+
+
+@pytest.fixture(scope="session")
+def forks(tmp_path_factory, compiled_once):
+    """Runs the mains, without importing the library for each."""
+    forks = Forks(tmp_path_factory.mktemp("forks"))
+    yield forks
+    forks.close()
 
 
 @pytest.fixture(scope="module", autouse=True)

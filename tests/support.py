@@ -1,5 +1,6 @@
 """What several test files share: small studies, comparisons of directories, JAX settings, commands run as processes."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -145,7 +146,7 @@ SMALL = {
     "model.latents": 3,
     "model.hidden": "(4,)",
     "model.likelihood": "gaussian",
-    "train.epochs": 12,
+    "train.epochs": 6,
     "train.chunk_epochs": 1,
     "train.checkpoint_every": 1,
     "train.batch_size": 16,
@@ -172,39 +173,6 @@ if hasattr(os, "sched_setaffinity"):
     os.sched_setaffinity(0, {cores[int(worker[2:]) % len(cores)]})
 """
 
-# One process imports the library once; in a fork of it each command line runs as `python -m MAIN ARGUMENTS` would.
-FORKS = (
-    IMPORTED
-    + """
-import json, os, runpy, sys, tempfile
-
-def fork(main, arguments):
-    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
-        sys.stdout.flush()
-        child = os.fork()
-        if not child:
-            os.dup2(out.fileno(), 1)
-            os.dup2(err.fileno(), 2)
-            sys.argv = [main, *arguments]
-            code = 1
-            try:
-                runpy.run_module(main, run_name="__main__", alter_sys=True)
-            except SystemExit as end:
-                code = end.code or 0
-            except BaseException:
-                sys.excepthook(*sys.exc_info())
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)
-        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        out.seek(0)
-        err.seek(0)
-        return code, out.read(), err.read()
-
-print(json.dumps([fork(*command) for command in json.load(sys.stdin)]))
-"""
-)
-
 # Each line on standard input is a command; its process id and then its exit code are answered.
 SERVER = (
     IMPORTED
@@ -212,19 +180,23 @@ SERVER = (
 import json, os, resource, runpy, sys
 
 for line in sys.stdin:
-    main, arguments, out, err, limit = json.loads(line)
+    command = json.loads(line)
     child = os.fork()
     if not child:
-        for path, number in ((os.devnull, 0), (out, 1), (err, 2)):
+        os.chdir(command["cwd"])
+        for path, number in ((os.devnull, 0), (command["out"], 1), (command["err"], 2)):
             os.dup2(os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC), number)
         sys.stdin = open(0)
-        if limit:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-        sys.argv = [main, *arguments]
-        sys.orig_argv = [sys.executable, "-m", main, *arguments]
+        if command["limit"]:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (command["limit"], command["limit"]))
+        if not command["drawn"]:
+            vae_jax.figures.draw.draw = lambda *_, **__: []
+            vae_jax.api.pages.report = lambda *_, **__: None
+        sys.argv = [command["main"], *command["arguments"]]
+        sys.orig_argv = [sys.executable, "-m", *sys.argv]
         code = 1
         try:
-            runpy.run_module(main, run_name="__main__", alter_sys=True)
+            runpy.run_module(command["main"], run_name="__main__", alter_sys=True)
             code = 0
         except SystemExit as end:
             code = end.code or 0
@@ -246,37 +218,50 @@ class Ended(NamedTuple):
 
 
 class Forks:
-    """Runs one main at a time: `start`, perhaps `os.kill(pid, ...)`, then `end`; or both by `run`."""
+    """Runs a main as `python -m experiments.MAIN ARGUMENTS` would: one at a time, in forks of a process that imported it.
 
-    def __init__(self, folder: pathlib.Path, cwd: pathlib.Path = ROOT, **environment: str):
-        self.out, self.err = folder / "stdout", folder / "stderr"
-        # A fifth of the time to compile.
-        quick = {**QUICK, "PYTHONPATH": str(ROOT), **environment}
+    `start`, perhaps `os.kill(pid, ...)`, then `end`; or both by `run`. Compiled quickly; what was compiled is kept in
+    `folder`, and not longer: a process that is killed may leave half a program, which would stay.
+    """
+
+    def __init__(self, folder: pathlib.Path):
+        self.out, self.err, self.process = folder / "stdout", folder / "stderr", None
+        environment = os.environ | QUICK | {"PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(folder)}
         self.server = subprocess.Popen(
-            [sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=cwd,
-            env=os.environ | quick,
+            [sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT,
+            env=environment,
         )  # fmt: skip
 
-    def start(self, main: str, arguments: list[str], limit: int = 0) -> int:
-        """The process id of `python -m experiments.MAIN ARGUMENTS`; no file may grow beyond `limit` bytes, if given.
+    def start(self, main: str, arguments: list[str], limit: int = 0, cwd: pathlib.Path = ROOT, drawn: bool = False) -> int:
+        """The process id. One that takes five minutes hangs, and is killed.
 
-        One that takes five minutes hangs, and is killed.
+        Args:
+          main: of experiments/.
+          arguments: of the command line.
+          limit: in bytes, that no file may grow beyond, if given.
+          cwd: where it is typed.
+          drawn: whether figures and the page of a study are drawn, which take longer than to train a small one.
         """
-        command = f"experiments.{main}", [str(argument) for argument in arguments], str(self.out), str(self.err), limit
+        if self.process:  # of a test that failed
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.process, signal.SIGKILL)
+            self.end()
+        command = {"main": f"experiments.{main}", "arguments": [str(argument) for argument in arguments], "limit": limit}
+        command |= {"cwd": str(cwd), "drawn": drawn, "out": str(self.out), "err": str(self.err)}
         self.server.stdin.write(json.dumps(command) + "\n")
         self.server.stdin.flush()
-        process = int(self.server.stdout.readline())
-        self.watch = threading.Timer(300, os.kill, (process, signal.SIGKILL))
+        self.process = int(self.server.stdout.readline())
+        self.watch = threading.Timer(300, os.kill, (self.process, signal.SIGKILL))
         self.watch.start()
-        return process
+        return self.process
 
     def end(self) -> Ended:
-        code = int(self.server.stdout.readline())
+        code, self.process = int(self.server.stdout.readline()), None
         self.watch.cancel()
         return Ended(code, self.out.read_text(errors="replace"), self.err.read_text(errors="replace"))
 
-    def run(self, main: str, arguments: list[str], limit: int = 0) -> Ended:
-        self.start(main, arguments, limit)
+    def run(self, main: str, arguments: list[str], **named) -> Ended:
+        self.start(main, arguments, **named)
         return self.end()
 
     def close(self) -> None:

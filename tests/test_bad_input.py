@@ -1,13 +1,9 @@
 """A user's mistake is one line on standard error and exit code 2, and nothing is written: each as typed in a shell."""
 
-import json
 import pathlib
-import subprocess
-import sys
 
 import numpy as np
 import pytest
-from support import FORKS, ROOT
 
 VAE = "--config=configs/vae.py"
 NPZ = ("--config.data.name=npz", "--config.train.batch_size=8")
@@ -203,7 +199,7 @@ def interrupted(*_):
 
 
 @pytest.fixture(scope="module")
-def typed(files):
+def typed(files, forks):
     """(main, case) -> exit code, standard output, standard error, workdir."""
     commands, workdirs = {}, {}
     for main, cases in MAINS.items():
@@ -212,15 +208,11 @@ def typed(files):
             arguments = [argument.format(tmp=files) for argument in arguments]
             if main == "train" and not any(argument.startswith("--workdir") for argument in arguments):
                 arguments.append(f"--workdir={workdirs[main, case]}")
-            commands[main, case] = f"experiments.{main}", arguments
+            commands[main, case] = main, arguments
     before = snapshot(files)
-    done = subprocess.run(
-        [sys.executable, "-c", FORKS], input=json.dumps(list(commands.values())),
-        capture_output=True, text=True, cwd=ROOT, timeout=300, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    ended = {key: (*forks.run(*command, drawn=True), workdirs[key]) for key, command in commands.items()}
     assert snapshot(files) == before
-    return {key: (*ended, workdirs[key]) for key, ended in zip(commands, json.loads(done.stdout), strict=True)}
+    return ended
 
 
 def snapshot(folder: pathlib.Path) -> dict:

@@ -3,11 +3,12 @@
 import os
 import pathlib
 import re
+import shutil
 import signal
 
 import numpy as np
 import pytest
-from support import ROOT, Forks, wait_for
+from support import ROOT, wait_for
 
 from vae_jax.storage import tables
 
@@ -30,40 +31,38 @@ def mine(tmp_path_factory):
     return path
 
 
-@pytest.fixture(scope="module")
-def forks(tmp_path_factory):
-    forks = Forks(tmp_path_factory.mktemp("forks"))
-    yield forks
-    forks.close()
-
-
 def test_all_parts_together_take_fewer_than_80_lines(mine):
     assert len([line for line in mine.read_text().splitlines() if line.strip()]) < 80
 
 
-def test_it_trains_is_killed_goes_on_and_is_drawn(mine, forks, tmp_path):
-    workdir, config = tmp_path / "run", f"--config={mine}"
-    command = [config, f"--workdir={workdir}", *SMALL]
+@pytest.fixture(scope="module")
+def trained(mine, forks, tmp_path_factory):
+    """A study of that file, killed in between, that went on and was drawn; read only, and how its last command ended."""
+    workdir = tmp_path_factory.mktemp("trained") / "run"
+    command = [f"--config={mine}", f"--workdir={workdir}", *SMALL]
     process = forks.start("train", command)
     wait_for(lambda: [*workdir.glob("checkpoints/*/[0-9]*")])
     os.kill(process, signal.SIGKILL)
     assert forks.end().code != 0
-    ended = forks.run("train", command)
+    return workdir, forks.run("train", command, drawn=True)
+
+
+def test_it_trains_is_killed_goes_on_and_is_drawn(mine, forks, trained, tmp_path):
+    workdir, ended = shutil.copytree(trained[0], tmp_path / "run"), trained[1]
     assert ended.code == 0, ended.err
     (row,) = tables.read_csv(workdir / "results.csv")
     assert np.isfinite(row["elbo"]) and row["rate_se"] > 0 and row["sharpness"] > 0
     assert (workdir / "figures/sharpness.png").exists()
+    config = f"--config={mine}"
     assert forks.run("evaluate", [config, f"--workdir={workdir}"]).code == 0
     assert tables.read_csv(workdir / "results.csv") == [row]
-    drawn = forks.run("figures", [config, f"--workdir={workdir}", "--only=sharpness"])
+    drawn = forks.run("figures", [config, f"--workdir={workdir}", "--only=sharpness"], drawn=True)
     assert drawn.code == 0 and "sharpness.png" in drawn.out
 
 
-def test_without_the_file_the_missing_part_is_named(mine, forks, tmp_path):
-    workdir = tmp_path / "run"
-    assert forks.run("train", [f"--config={mine}", f"--workdir={workdir}", *SMALL]).code == 0
+def test_without_the_file_the_missing_part_is_named(mine, forks, trained):
     for main in ("evaluate", "figures"):
-        assert_is_named(mine, forks.run(main, [f"--workdir={workdir}"]))
+        assert_is_named(mine, forks.run(main, [f"--workdir={trained[0]}"], drawn=True))
 
 
 def assert_is_named(mine, ended) -> None:

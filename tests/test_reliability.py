@@ -12,7 +12,7 @@ import time
 
 import numpy as np
 import pytest
-from support import ROOT, SMALL, Forks, signed, wait_for
+from support import ROOT, SMALL, signed, wait_for
 
 from experiments import command_line
 from vae_jax.core import errors
@@ -22,6 +22,7 @@ from vae_jax.study import study
 from vae_jax.system import signals
 
 SEEDS = "--sweep=seed=0,1"
+EPOCHS = SMALL["train.epochs"]
 
 
 def arguments(workdir: pathlib.Path, *more: str, **fields) -> list[str]:
@@ -32,20 +33,12 @@ def arguments(workdir: pathlib.Path, *more: str, **fields) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def forks(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("forks")
-    forks = Forks(folder, XDG_CACHE_HOME=str(folder))
-    yield forks
-    forks.close()
-
-
-@pytest.fixture(scope="module")
 def whole(forks, tmp_path_factory):
     """The small study of two runs, never stopped; read only. And how long it took, once compiled."""
     folder = tmp_path_factory.mktemp("reliability")
-    assert forks.run("train", arguments(folder / "compiled", SEEDS)).code == 0
+    assert forks.run("train", arguments(folder / "compiled", SEEDS), drawn=True).code == 0
     start = time.monotonic()
-    assert forks.run("train", arguments(folder / "whole", SEEDS)).code == 0
+    assert forks.run("train", arguments(folder / "whole", SEEDS), drawn=True).code == 0
     return folder / "whole", time.monotonic() - start
 
 
@@ -67,11 +60,17 @@ def said_in_one_line(ended) -> str:
 # Killed and stopped
 
 
+LITTLE = {"eval__train": "false", "eval__aggregate_samples": 0, "eval__calibration_samples": 0, "eval__decoded": 0}
+
+
 def streamed(folder: pathlib.Path) -> dict:
-    """Settings of data that are read for each batch: two blocks of which are an epoch, with a checkpoint after each."""
+    """Settings of data that are read for each batch: two blocks of which are an epoch, with a checkpoint after each.
+
+    Little is evaluated, which is the same on all data.
+    """
     np.save(folder / "images.npy", np.random.default_rng(0).normal(size=(60, 8)).astype(np.float32))
     fields = {"data__name": "npy", "data__path": str(folder / "images.npy"), "data__resident": "false"}
-    return fields | {"train__batch_size": 8, "train__checkpoint_steps": 3}
+    return fields | {"train__batch_size": 8, "train__checkpoint_steps": 3} | LITTLE
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +87,7 @@ def whole_streamed(forks, tmp_path_factory):
 @pytest.mark.parametrize("kills", [3, pytest.param(30, marks=pytest.mark.stress)])
 def test_killed_at_any_moment(forks, whole, tmp_path, kills):
     """SIGKILL, every other time in the middle of a save: the same command again ends as if nothing had been."""
-    assert killed(forks, whole, tmp_path, kills) >= kills // 6, "not in the middle of saves"
+    assert killed(forks, whole, tmp_path, kills, drawn=True) >= kills // 6, "not in the middle of saves"
 
 
 @pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.stress)])
@@ -96,11 +95,11 @@ def test_killed_at_any_moment_on_streamed_data(forks, whole_streamed, tmp_path, 
     killed(forks, whole_streamed, tmp_path, kills, **whole_streamed[2])
 
 
-def killed(forks, whole, tmp_path, kills: int, **fields) -> int:
+def killed(forks, whole, tmp_path, kills: int, drawn: bool = False, **fields) -> int:
     """Kill the study so often, and compare what it ends in; returns how often it was in the middle of a save."""
     moments, cut, number, workdir = random.Random(kills), 0, 0, tmp_path / "0"
     while number < kills:
-        process, start = forks.start("train", arguments(workdir, SEEDS, **fields)), time.monotonic()
+        process, start = forks.start("train", arguments(workdir, SEEDS, **fields), drawn=drawn), time.monotonic()
         delay = moments.uniform(0, whole[1])
         try:
             if number % 2 == 0:
@@ -116,14 +115,14 @@ def killed(forks, whole, tmp_path, kills: int, **fields) -> int:
         else:
             number += 1
             cut += bool([*workdir.glob("checkpoints/*/*tmp*")])
-    assert forks.run("train", arguments(workdir, SEEDS, **fields)).code == 0
+    assert forks.run("train", arguments(workdir, SEEDS, **fields), drawn=drawn).code == 0
     assert_same(workdir, whole[0])
     return cut
 
 
 def test_killed_while_growing(forks, whole, tmp_path):
-    """SIGKILL in the first save of the new run, and when it is evaluated: in the end what it is without any."""
-    more = "--sweep=seed=0,1,2"
+    """SIGKILL in the first save of the new runs, and when they are evaluated: in the end what it is without any."""
+    more = "--sweep=seed=0,1,2,3"  # two more: by the programs of the first two
     grown, workdir = (pathlib.Path(shutil.copytree(whole[0], tmp_path / name)) for name in ("grown", "killed"))
     assert forks.run("train", arguments(grown, more)).code == 0
     for moment in ("checkpoints/group_001/*", "arrays/run_0002*"):
@@ -143,9 +142,12 @@ def test_killed_while_growing(forks, whole, tmp_path):
         assert (workdir / name).read_bytes() == (whole[0] / name).read_bytes(), name
 
 
+LONG = {"train__epochs": 150}  # so that it is still training when something happens
+
+
 def test_stopped_by_signals(forks, tmp_path):
     """SIGTERM, then Ctrl-C: each saves at the end of the chunk, says how to go on, and exits with its code."""
-    fields = {"train__epochs": 150, "train__checkpoint_every": 0}
+    fields = LONG | {"train__checkpoint_every": 0}
     whole, workdir = tmp_path / "whole", tmp_path / "stopped"
     assert forks.run("train", arguments(whole, "--eval=none", **fields)).code == 0
     command = arguments(workdir, "--eval=none", **fields)
@@ -207,13 +209,13 @@ def test_a_file_that_is_cut_short_under_a_run(forks, whole_streamed, tmp_path):
 
 @pytest.fixture
 def begun(forks, whole, tmp_path):
-    """The small study with some checkpoints, and how many epochs the last of them has."""
+    """The small study up to its last checkpoint but one."""
     workdir = tmp_path / "begun"
     shutil.copytree(whole[0], workdir)
     (workdir / "results.csv").unlink()
-    shutil.rmtree(workdir / "checkpoints" / "group_000" / "12")
+    shutil.rmtree(workdir / "checkpoints" / "group_000" / str(EPOCHS))
     shutil.rmtree(workdir / "arrays")
-    (workdir / "metrics.jsonl").write_text("".join((whole[0] / "metrics.jsonl").read_text().splitlines(True)[:24]))
+    (workdir / "metrics.jsonl").write_text("".join((whole[0] / "metrics.jsonl").read_text().splitlines(True)[: 2 * EPOCHS]))
     return workdir
 
 
@@ -233,9 +235,10 @@ def test_a_full_disk(forks, whole, begun, where):
     elif where == "arrays":  # trained, and not evaluated
         begun = pathlib.Path(shutil.copytree(whole[0], begun.parent / "trained"))
         (begun / "results.csv").unlink()
-    # With no programs compiled before: that those cannot be kept is not worth a line.
-    settings = [*arguments(begun, SEEDS), f"--compilation_cache={begun.parent / 'programs'}"]
-    said = said_in_one_line(forks.run("train", settings, limit))
+    settings = arguments(begun, SEEDS)
+    if where == "metrics.jsonl":  # with no programs compiled before: that those cannot be kept is not worth a line
+        settings.append(f"--compilation_cache={begun.parent / 'programs'}")
+    said = said_in_one_line(forks.run("train", settings, limit=limit))
     assert str(begun / where) in said
     assert not (begun / "results.csv").exists()
     assert forks.run("train", arguments(begun, SEEDS)).code == 0
@@ -244,7 +247,7 @@ def test_a_full_disk(forks, whole, begun, where):
 
 def test_a_directory_that_is_taken_away(forks, tmp_path):
     workdir, away = tmp_path / "workdir", tmp_path / "away"
-    forks.start("train", arguments(workdir, train__epochs=2000))
+    forks.start("train", arguments(workdir, **LONG))
     wait_for(lambda: [*workdir.glob("checkpoints/*/2")])
     workdir.rename(away)
     said = said_in_one_line(forks.end())
@@ -270,8 +273,8 @@ def test_restart_removes_its_own_files_only(forks, whole, tmp_path):
     for name in foreign:
         (workdir / name).parent.mkdir(exist_ok=True, parents=True)
         (workdir / name).write_text(name)
-    (workdir / "checkpoints" / "group_000" / "12" / "_CHECKPOINT_METADATA").write_text("")
-    (workdir / "checkpoints" / "group_000" / "11" / "_CHECKPOINT_METADATA").write_text("")
+    for epoch in (EPOCHS, EPOCHS - 1):
+        (workdir / "checkpoints" / "group_000" / str(epoch) / "_CHECKPOINT_METADATA").write_text("")
     (workdir / "results.csv").unlink()
     ended = forks.run("train", arguments(workdir, SEEDS))
     assert "no checkpoint is whole; start over by --restart" in ended.err
@@ -387,7 +390,7 @@ def test_a_diverged_run_harms_no_other(forks, whole, tmp_path):
     rows = tables.read_csv(tmp_path / "grid" / "results.csv")
     assert "diverged" not in rows[0]
     step = rows[1]["diverged"]
-    assert 0 <= step < 12 * 3
+    assert 0 <= step < EPOCHS * 3
     last = ended.err.splitlines()[-1]
     assert last.startswith(f"error: 1 of 2 runs diverged: run 1 (vae, optimizer.learning_rate=1000000.0) at step {step};")
     assert f"  diverged at step {step}\n" in ended.out

@@ -2,7 +2,6 @@
 
 import ast
 import importlib
-import json
 import os
 import pathlib
 import re
@@ -11,7 +10,7 @@ import subprocess
 import sys
 
 import pytest
-from support import FORKS, QUICK
+from support import QUICK
 
 from experiments import command_line, config_files
 from vae_jax.evaluation import config as evaluation
@@ -50,7 +49,7 @@ def trained(clone):
 
 
 @pytest.fixture(scope="module")
-def typed(clone, trained):
+def typed(clone, trained, forks):
     """What is typed after that: (exit code, standard output, standard error) by name."""
     for name, removed in (("measured", "results.csv"), ("drawn", "figures")):
         folder = pathlib.Path(shutil.copytree(clone / "runs" / "vae", clone / "runs" / name))
@@ -64,18 +63,7 @@ def typed(clone, trained):
         "configs": ("train", ["--workdir=runs/none", "--config"]),
         **{f"help of {main}": (main, ["--help"]) for main in ("train", "evaluate", "figures", "report")},
     }
-    asked = json.dumps([(f"experiments.{main}", arguments) for main, arguments in commands.values()])
-    done = subprocess.run(
-        [sys.executable, "-c", FORKS],
-        input=asked,
-        cwd=clone,
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=True,
-    )
-    return dict(zip(commands, json.loads(done.stdout), strict=True))
+    return {name: forks.run(*command, cwd=clone, drawn=True) for name, command in commands.items()}
 
 
 def assert_is_summary(lines: list[str]) -> None:

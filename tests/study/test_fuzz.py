@@ -5,7 +5,7 @@ import itertools
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from support import SMALL, Forks
+from support import SMALL
 
 from vae_jax.study import config
 
@@ -57,10 +57,9 @@ configs = st.none() | st.tuples(
 
 
 @pytest.fixture(scope="module")
-def typed(tmp_path_factory):
+def typed(forks, tmp_path_factory):
     """Types one command line, and checks how it ended."""
-    folder = tmp_path_factory.mktemp("fuzz")
-    forks, count = Forks(folder, XDG_CACHE_HOME=str(folder)), itertools.count()
+    folder, count = tmp_path_factory.mktemp("fuzz"), itertools.count()
 
     def type_and_check(overrides, sweeps, flags, config):
         number = next(count)
@@ -77,7 +76,7 @@ def typed(tmp_path_factory):
         small = {key: value for key, value in small.items() if key not in dict(overrides)}
         words = [f"--config={path}", *(f"--config.{key}={value}" for key, value in [*small.items(), *overrides])]
         words += [*(f"--sweep={sweep}" for sweep in sweeps), f"--workdir={workdir}", *flags]
-        ended = forks.run("train", words)
+        ended = forks.run("train", words, drawn=True)
         where = f"{words} ended as {ended}"
         assert "Traceback" not in ended.err, where
         if "--config" in words:  # without a value: the list of config files
@@ -90,8 +89,7 @@ def typed(tmp_path_factory):
             assert ended.err.count("\n") == 1, where
             assert not workdir.exists(), where
 
-    yield type_and_check
-    forks.close()
+    return type_and_check
 
 
 def fuzzed(examples: int, derandomize: bool):
