@@ -276,3 +276,10 @@ def wait_for(condition, seconds: float = 60) -> None:
     while not condition():
         assert time.monotonic() < end, "it never happened"
         time.sleep(0.002)
+
+
+def is_there(folder: pathlib.Path, pattern: str) -> bool:
+    """Whether a file of that pattern is in a folder where a process writes."""
+    with contextlib.suppress(FileNotFoundError):  # of a folder that is removed while it is read
+        return any(folder.glob(pattern))
+    return False

@@ -8,7 +8,7 @@ import signal
 
 import numpy as np
 import pytest
-from support import ROOT, wait_for
+from support import ROOT, is_there, wait_for
 
 from vae_jax.storage import tables
 
@@ -41,7 +41,7 @@ def trained(mine, forks, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("trained") / "run"
     command = [f"--config={mine}", f"--workdir={workdir}", *SMALL]
     process = forks.start("train", command)
-    wait_for(lambda: [*workdir.glob("checkpoints/*/[0-9]*")])
+    wait_for(lambda: is_there(workdir, "checkpoints/*/[0-9]*"))
     os.kill(process, signal.SIGKILL)
     assert forks.end().code != 0
     return workdir, forks.run("train", command, drawn=True)

@@ -12,7 +12,7 @@ import time
 
 import numpy as np
 import pytest
-from support import ROOT, SMALL, signed, wait_for
+from support import ROOT, SMALL, is_there, signed, wait_for
 
 from experiments import command_line
 from vae_jax.core import errors
@@ -95,6 +95,9 @@ def test_killed_at_any_moment_on_streamed_data(forks, whole_streamed, tmp_path, 
     killed(forks, whole_streamed, tmp_path, kills, **whole_streamed[2])
 
 
+SAVE = "checkpoints/*/*tmp*"  # the temporary directory of one
+
+
 def killed(forks, whole, tmp_path, kills: int, drawn: bool = False, **fields) -> int:
     """Kill the study so often, and compare what it ends in; returns how often it was in the middle of a save."""
     moments, cut, number, workdir = random.Random(kills), 0, 0, tmp_path / "0"
@@ -103,7 +106,7 @@ def killed(forks, whole, tmp_path, kills: int, drawn: bool = False, **fields) ->
         delay = moments.uniform(0, whole[1])
         try:
             if number % 2 == 0:
-                wait_for(lambda: [*workdir.glob("checkpoints/*/*tmp*")] or time.monotonic() > start + delay)  # noqa: B023
+                wait_for(lambda: is_there(workdir, SAVE) or time.monotonic() > start + delay)  # noqa: B023
             else:
                 time.sleep(delay)
             os.kill(process, signal.SIGKILL)
@@ -114,7 +117,7 @@ def killed(forks, whole, tmp_path, kills: int, drawn: bool = False, **fields) ->
             workdir = tmp_path / str(number)
         else:
             number += 1
-            cut += bool([*workdir.glob("checkpoints/*/*tmp*")])
+            cut += is_there(workdir, SAVE)
     assert forks.run("train", arguments(workdir, SEEDS, **fields), drawn=drawn).code == 0
     assert_same(workdir, whole[0])
     return cut
@@ -127,7 +130,7 @@ def test_killed_while_growing(forks, whole, tmp_path):
     assert forks.run("train", arguments(grown, more)).code == 0
     for moment in ("checkpoints/group_001/*", "arrays/run_0002*"):
         process = forks.start("train", arguments(workdir, more))
-        wait_for(lambda: [*workdir.glob(moment)])  # noqa: B023
+        wait_for(lambda: is_there(workdir, moment))  # noqa: B023
         os.kill(process, signal.SIGKILL)
         assert forks.end().code == -signal.SIGKILL
         # The old table or the new one, whole.
@@ -192,7 +195,7 @@ def test_a_file_that_is_cut_short_under_a_run(forks, whole_streamed, tmp_path):
     command, path = arguments(tmp_path, SEEDS, **whole_streamed[2]), pathlib.Path(whole_streamed[2]["data__path"])
     content, within = path.read_bytes(), tmp_path / "checkpoints" / "group_000_steps"
     forks.start("train", command)
-    wait_for(lambda: [*within.glob("[0-9]*")])
+    wait_for(lambda: is_there(within, "[0-9]*"))
     os.truncate(path, len(content) // 2)
     ended = forks.end()
     path.write_bytes(content)
@@ -248,7 +251,7 @@ def test_a_full_disk(forks, whole, begun, where):
 def test_a_directory_that_is_taken_away(forks, tmp_path):
     workdir, away = tmp_path / "workdir", tmp_path / "away"
     forks.start("train", arguments(workdir, **LONG))
-    wait_for(lambda: [*workdir.glob("checkpoints/*/2")])
+    wait_for(lambda: is_there(workdir, "checkpoints/*/2"))
     workdir.rename(away)
     said = said_in_one_line(forks.end())
     assert str(workdir) in said
