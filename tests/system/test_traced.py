@@ -225,6 +225,17 @@ def test_where_nothing_can_be_written_it_is_traced(keeping):
     assert keeping.read_text() == "a file"
 
 
+def test_of_a_full_disk_nothing_is_left(keeping, monkeypatch):
+    def full(path, content):
+        with path.open("wb") as file:
+            file.write(content[:9])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pathlib.Path, "write_bytes", full)
+    assert computed()[1] > 0
+    assert not [*keeping.glob("*/*")]
+
+
 def test_versions_that_were_not_used_lately_are_removed(keeping):
     for number in range(traced.VERSIONS + 2):
         folder = keeping / str(number)

@@ -239,9 +239,11 @@ def _write(path: pathlib.Path, exported: export.Exported, tree: Any) -> None:
     try:
         content = json.dumps(_folded(tree)).encode() + b"\n" + exported.serialize()
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-            file.write(hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
-        os.replace(file.name, path)
+        # Whole or not at all, in a folder of its own that goes with it where the disk is full.
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            written = pathlib.Path(folder) / "program"
+            written.write_bytes(hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
+            os.replace(written, path)
         _forget(path.parents[1])
     except (OSError, UnnamedError):
         return
