@@ -63,12 +63,6 @@ def begun(in_the_checkout, tmp_path_factory):
 
 
 @pytest.fixture
-def all_together(monkeypatch):
-    """As many runs in a program as a group has: their bits do not depend on that."""
-    monkeypatch.setattr(memory, "halving", ALL_TOGETHER)
-
-
-@pytest.fixture
 def workdir(begun, tmp_path):
     return pathlib.Path(shutil.copytree(begun, tmp_path / "grown"))
 
@@ -121,9 +115,11 @@ def test_a_study_without_metrics_is_drawn_and_told_and_its_table_can_be_filled_l
 # New seeds and values
 
 
-@pytest.mark.usefixtures("all_together")
-def test_new_seeds_and_values_are_appended_and_nothing_else_changes(begun, workdir, tmp_path, capsys):
-    rows = study.run(small(), workdir, None, [seeds(3), BETAS])
+def test_new_seeds_and_values_are_appended_and_nothing_else_changes(begun, workdir, tmp_path, monkeypatch, capsys):
+    with monkeypatch.context() as patch:
+        # As many runs in a program as are new, here alone: their bits do not depend on that.
+        patch.setattr(memory, "halving", ALL_TOGETHER)
+        rows = study.run(small(), workdir, None, [seeds(3), BETAS])
     assert capsys.readouterr().err.splitlines()[0] == f"{workdir}: 2 runs are there, 4 are new"
     # What was there: rows, arrays, parameters, lines.
     before = files(begun)

@@ -16,7 +16,7 @@ from vae_jax.core import errors
 from vae_jax.evaluation import disentanglement
 from vae_jax.evaluation import evaluate as evaluation
 from vae_jax.storage import run_directory, tables
-from vae_jax.study import grid, study
+from vae_jax.study import ahead, grid, study
 from vae_jax.system import runs
 from vae_jax.training import loop as fit
 from vae_jax.training.state import TrainState
@@ -183,13 +183,11 @@ def test_nothing_half_written_is_left(trained):
 # The same bits
 
 
-@pytest.mark.parametrize("devices", [1, 2])
-def test_fewer_devices(trained, tmp_path, devices, monkeypatch):
-    mesh = runs.mesh
-    asked = []
-    monkeypatch.setattr(runs, "mesh", lambda count, data=1: asked.append(count) or mesh(min(count, devices), data))
+def test_one_device(trained, tmp_path, monkeypatch):
+    mesh, asked = runs.mesh, []
+    monkeypatch.setattr(runs, "mesh", lambda count, data=1: asked.append(count) or mesh(1, data))
     assert mesh(9).size == 8  # what `trained` ran on
-    assert_same_numbers(train(tmp_path / "fewer"), trained)
+    assert_same_numbers(train(tmp_path / "one"), trained)
     assert asked
 
 
@@ -352,6 +350,8 @@ def test_rows_keep_the_order_of_the_grid_where_groups_take_turns(tmp_path, monke
 
     monkeypatch.setattr(fit, "fit", trained_by)
     monkeypatch.setattr(evaluation, "evaluate", evaluated)
+    for turn in ("train", "plan"):  # nothing is compiled
+        monkeypatch.setattr(ahead.Ahead, turn, lambda *_: None)
     rows = study.run(tiny(), tmp_path, None, [("seed", ["5", "6"]), ("model.latents", ["2", "3"])])
     assert [(row["run"], row["seed"], row["own_seed"], row["model.latents"], row["latents"]) for row in rows] == [
         (0, 5, 5, 2, 2), (1, 5, 5, 3, 3), (2, 6, 6, 2, 2), (3, 6, 6, 3, 3),
@@ -361,6 +361,10 @@ def test_rows_keep_the_order_of_the_grid_where_groups_take_turns(tmp_path, monke
 
 
 # Other data, other networks
+
+
+# Metrics that have none of METRICS.
+OTHERS = tuple(name for name in evaluation.METRICS if name not in ("bounds", "active_units", "knn_accuracy", "frechet"))
 
 
 def write_npz(path, shape, labels: bool):
@@ -375,7 +379,8 @@ def write_npz(path, shape, labels: bool):
 @pytest.mark.usefixtures("compiled_quickly")
 def test_vectors_without_labels_and_without_a_validation_split(tmp_path):
     fields = write_npz(tmp_path / "vectors.npz", (5,), labels=False)
-    config = tiny(**fields, data__valid_fraction=0.0, model__encoder="linear", model__decoder="linear", baselines=("pca",))
+    fields |= {"data__valid_fraction": 0.0, "eval__without": OTHERS, "baselines": ("pca",)}
+    config = tiny(**fields, model__encoder="linear", model__decoder="linear")
     trained, pca = study.run(config, tmp_path / "run")
     assert not {"knn_accuracy", "frechet_midpoint"} & trained.keys()
     assert set(METRICS) - trained.keys() == {"knn_accuracy", "frechet_midpoint"}
@@ -389,7 +394,8 @@ def test_vectors_without_labels_and_without_a_validation_split(tmp_path):
 @pytest.mark.usefixtures("compiled_quickly")
 def test_convolutions_with_a_learned_sigma(tmp_path):
     fields = write_npz(tmp_path / "images.npz", (8, 8), labels=True)
-    config = tiny(**fields, model__encoder="conv", model__decoder="conv", model__hidden=(2, 4), model__sigma="learned")
+    fields |= {"model__encoder": "conv", "model__decoder": "conv", "model__hidden": (2, 4), "model__sigma": "learned"}
+    config = tiny(**fields, eval__without=OTHERS)
     (row,) = study.run(config, tmp_path / "run")
     assert set(METRICS) <= row.keys()
     assert np.isfinite([row[name] for name in METRICS]).all()
@@ -407,8 +413,16 @@ def test_seeds_of_a_setting_are_compared_when_all_are_evaluated(npz, tmp_path):
         "optimizer__learning_rate": 0.03,
         "train__epochs": 20,
     }
+
+    def three_and_one(add):
+        """Three seeds of an AE and of a VAE, and one of what is between."""
+        for seed in range(3):
+            add({"name": "ae", "objective.noise_scale": 0.0, "objective.beta": 0.0, "seed": seed})
+            add({"name": "vae", "objective.noise_scale": 1.0, "objective.beta": 1.0, "seed": seed})
+        add({"name": "half", "objective.noise_scale": 0.5, "objective.beta": 0.25, "seed": 0})
+
     config = tiny(data__name="npz", data__path=path, **fields)
-    rows = study.run(config, tmp_path / "study", sweep, (("seed", SEEDS),))
+    rows = study.run(config, tmp_path / "study", three_and_one)
     arrays = [run_directory.read_arrays(run_directory.arrays_path(tmp_path / "study", row["run"])) for row in rows]
     for name in ("ae", "vae"):
         members = [number for number, row in enumerate(rows) if row["name"] == name]
@@ -417,5 +431,4 @@ def test_seeds_of_a_setting_are_compared_when_all_are_evaluated(npz, tmp_path):
         expected = disentanglement.udr(codes).values
         assert len(members) == 3 and max(expected) > 0
         np.testing.assert_allclose([rows[number]["udr"] for number in members], expected, rtol=1e-12)
-    alone = study.run(config, tmp_path / "alone")
-    assert "udr" not in alone[0]
+    assert rows[6]["name"] == "half" and rows[6].get("udr") is None

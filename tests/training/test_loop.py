@@ -10,7 +10,7 @@ import pytest
 from support import NOT_EVALUATED, assert_same_numbers, tiny
 
 from vae_jax.core import errors
-from vae_jax.storage import checkpoints, run_directory, tables
+from vae_jax.storage import checkpoints, run_directory
 from vae_jax.study import planning, study
 from vae_jax.system import memory, runs
 from vae_jax.training import loop
@@ -20,8 +20,13 @@ CHUNKS = 4  # of one epoch; checkpoints after the second and the fourth
 TWO_GROUPS = (("train.chunk_epochs", ("1", "3")),)  # one program, two plans: 4 chunks, then 2 of 3 and 1 epochs
 
 
+def config():
+    """Of studies of which states and metrics.jsonl are looked at; what is evaluated depends on the states alone."""
+    return tiny(**NOT_EVALUATED)
+
+
 def train(workdir: pathlib.Path, sweeps=()) -> pathlib.Path:
-    study.run(tiny(), workdir, None, sweeps)
+    study.run(config(), workdir, None, sweeps)
     return workdir
 
 
@@ -133,8 +138,11 @@ def test_lines_of_groups_follow_each_other(two_groups):
 
 def test_the_length_of_a_chunk_changes_no_number(two_groups):
     """Also where it does not divide the epochs."""
-    one, three = tables.read_csv(two_groups / "results.csv")
-    assert one == three | {"run": 0, "train.chunk_epochs": 1}
+    states = [
+        loop.load(group.spec, group.hyperparams, group.dataset, two_groups / "checkpoints" / f"group_{index:03d}").state
+        for index, group in enumerate(planning.plan(config(), sweeps=TWO_GROUPS).groups)
+    ]
+    jax.tree.map(np.testing.assert_array_equal, *states)
     lines = [row for row in run_directory.read_jsonl(two_groups / "metrics.jsonl") if row["epoch"]]
     valid = [{key: value for key, value in row.items() if key.startswith("valid_")} for row in lines]
     assert (valid[2], valid[3]) == (valid[4], valid[5])
@@ -171,7 +179,7 @@ def test_all_checkpoints_damaged(copy, whole):
     damage(copy, "4")
     with pytest.raises(errors.UserError, match="no checkpoint is whole; start over by --restart"):
         train(copy)
-    study.run(tiny(), copy, restart=True)  # as it says
+    study.run(config(), copy, restart=True)  # as it says
     assert_same(copy, whole)
 
 
@@ -222,6 +230,7 @@ def test_what_is_shown_of_many_runs():
     assert loop._summary(rows) == "loss 20 (10 to 30), distortion 20 (20 to 20), rate inf (inf to inf)"
 
 
+@pytest.mark.usefixtures("compiled_quickly")
 def test_a_target_that_cannot_be_reached_is_said(tmp_path, capsys):
     fields = {"objective__kind": "geco", "train__chunk_epochs": 4, "name": "steered"} | NOT_EVALUATED
     study.run(tiny(objective__distortion_target=-50.0, **fields), tmp_path / "missed")
@@ -265,14 +274,33 @@ def test_what_a_program_needs_is_asked_once(five):
     assert 100_000 < five[1][0] < 10_000_000  # 1,200 images of 64 bytes and a valid split as floats; tiny networks
 
 
-@pytest.mark.parametrize(("room", "size"), [pytest.param(9_900_000, 4, marks=pytest.mark.stress), (1_000_000, 2)])
-def test_runs_that_do_not_fit_take_turns(five, two_devices, sizes, tmp_path, monkeypatch, room, size):
-    """Bit for bit what all at a time leave, in every file."""
-    needs = iter((10_000_000, 0.9 * room))  # of three runs for each device, and then of fewer, beside validation images
+def too_small(monkeypatch, room: int) -> None:
+    """So many bytes on a device, of which more would be needed by three runs for each, and then by fewer."""
+    needs = iter((10_000_000, 0.9 * room))  # beside validation images
     monkeypatch.setattr(memory, "per_device", lambda host: room)
     monkeypatch.setattr(memory, "needed", lambda compiled: next(needs))
+
+
+def test_runs_that_do_not_fit_take_turns(five, two_devices, sizes, tmp_path, monkeypatch):
+    """Bit for bit what all at a time leave, in every file."""
+    too_small(monkeypatch, 9_900_000)
     assert_same(train(tmp_path, FIVE), five[0])
-    assert set(sizes) == {size}
+    assert set(sizes) == {4}
+
+
+def test_as_few_runs_take_turns_as_fit(two_devices, tmp_path, monkeypatch):
+    """One for each device here; the first block is not computed."""
+    too_small(monkeypatch, 1_000_000)
+    found = []
+
+    def first(self, *_):
+        found.append(self.size)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runs.Blocks, "call", first)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, FIVE)
+    assert found == [2]
 
 
 def exhausted_in(monkeypatch, call: int, at_least: int = 3):

@@ -47,6 +47,11 @@ def x() -> jax.Array:
     return normals(5, *SPEC.shape)
 
 
+# Compiled as a whole: operation by operation would take longer.
+total_correlation = jax.jit(discrepancies.total_correlation, static_argnums=2)
+maximum_mean_discrepancy = jax.jit(discrepancies.maximum_mean_discrepancy)
+
+
 def by_hand() -> objectives.Terms:
     """Two images of distortion 3 and 5 and rate 1 + 2 and 3 + 4."""
     posterior, rate = Posterior(jnp.zeros((2, 2)), jnp.zeros((2, 2))), jnp.array([[1.0, 2.0], [3.0, 4.0]])
@@ -275,7 +280,7 @@ def drawn(n: int, latents: int, seed: int) -> tuple[Posterior, jax.Array]:
     """Posteriors of n images, and a draw of each."""
     generator = np.random.default_rng(seed)
     posterior = Posterior(*(jnp.asarray(generator.normal(size=(n, latents)), jnp.float32) for _ in range(2)))
-    return posterior, reparameterize(random.key(seed), posterior)
+    return posterior, jax.jit(reparameterize)(random.key(seed), posterior)
 
 
 def test_total_correlation_of_the_whole_set_is_exact():
@@ -283,7 +288,7 @@ def test_total_correlation_of_the_whole_set_is_exact():
     mean, std = np.asarray(posterior.mean, float), np.asarray(posterior.std, float)
     each = scipy.stats.norm.pdf(np.asarray(z, float)[:, None], mean, std)  # [draw, image, latent]
     expected = np.log(each.prod(axis=2).mean(axis=1)) - np.log(each.mean(axis=1)).sum(axis=1)
-    np.testing.assert_allclose(discrepancies.total_correlation(z, posterior, 6), expected, atol=1e-5)
+    np.testing.assert_allclose(total_correlation(z, posterior, 6), expected, atol=1e-5)
 
 
 def test_density_of_a_batch_is_unbiased():
@@ -299,7 +304,7 @@ def test_density_of_a_batch_is_unbiased():
         weights = np.array([1 / 6, 5 / 12, 5 / 12])
         densities = scipy.stats.norm.pdf(float(z[0, 0]), mean[index], std[index])
         joint, marginal = (weights * densities**2).sum(), (weights * densities).sum()
-        total = discrepancies.total_correlation(jnp.tile(z[index], (1, 2)), batch, 6)[0]
+        total = total_correlation(jnp.tile(z[index], (1, 2)), batch, 6)[0]
         np.testing.assert_allclose(total, np.log(joint) - 2 * np.log(marginal), atol=1e-5)
         found.append(marginal)
     np.testing.assert_allclose(np.mean(found), exact, rtol=1e-12)
@@ -310,24 +315,24 @@ def test_tc_at_beta_one_is_the_elbo(variables, x):
     vae, one = objectives.Weights(1.0, 1.0, 1.0), {"train_size": 50}
     assert loss(terms, vae, "tc", **one) == loss(terms, vae)
     # At any other it adds the total correlation, so many times.
-    total = jnp.mean(discrepancies.total_correlation(terms.z, terms.posterior, 50))
+    total = jnp.mean(total_correlation(terms.z, terms.posterior, 50))
     found = loss(terms, vae.replace(beta=4.0), "tc", **one) - loss(terms, vae)
     np.testing.assert_allclose(found, 3 * total, rtol=1e-3)
 
 
 def test_discrepancy_of_equal_and_of_different_samples():
     keys = random.split(random.key(0), 400)
-    same = jax.jit(jax.vmap(lambda key: discrepancies.maximum_mean_discrepancy(*random.normal(key, (2, 32, 3)))))(keys)
+    same = jax.jit(jax.vmap(lambda key: maximum_mean_discrepancy(*random.normal(key, (2, 32, 3)))))(keys)
     # Unbiased: 0 in expectation where the two are equal.
     assert abs(np.mean(same)) < 5 * np.std(same) / np.sqrt(len(same))
     z = random.normal(random.key(1), (64, 3))
-    assert discrepancies.maximum_mean_discrepancy(z, z[::-1] + 1) > 5 * np.std(same)
+    assert maximum_mean_discrepancy(z, z[::-1] + 1) > 5 * np.std(same)
 
 
 def test_mmd_draws_from_the_prior(variables, x):
     terms = terms_of(variables, x, random.key(1), 1.0)
     weights = objectives.Weights(1.0, 1.0, 0.5, mmd_weight=3.0)
-    distance = discrepancies.maximum_mean_discrepancy(terms.z, priors.Normal(2).sample(random.key(9), 5))
+    distance = maximum_mean_discrepancy(terms.z, priors.Normal(2).sample(random.key(9), 5))
     np.testing.assert_allclose(loss(terms, weights, "mmd"), loss(terms, weights) + 3 * distance, rtol=4 * EPS)
 
 

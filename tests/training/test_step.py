@@ -413,6 +413,13 @@ def test_a_process_has_one_program_for_a_spec_until_a_part_changes(monkeypatch):
     assert program_of(spec_with()) is found
     assert found.over_runs("advance", mesh, mapped=2) is found.over_runs("advance", mesh, mapped=2)
     assert found.over_runs("advance", mesh, mapped=2) is not found.over_runs("advance", mesh, mapped=2, donate=True)
+    # When the host looks at a run, and how long a run is whose learning rate stays, is not seen by the program.
+    for name in ("chunk_epochs", "checkpoint_every", "checkpoint_steps"):
+        assert program_of(spec_with(**{f"train__{name}": 3})) is found
+    longer = spec_with(train__epochs=9)
+    assert program_of(longer) is not found
+    stays = [program_of(spec_with(spec, optimizer__schedule="constant")) for spec in (SPEC, longer)]
+    assert stays[0] is stays[1]
     # A cell of a notebook that is run again may add another loss under the same name.
     monkeypatch.setitem(objectives.OBJECTIVES, "mine", objectives.OBJECTIVES["weighted"])
     assert program_of(spec_with()) is not found

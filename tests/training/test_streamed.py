@@ -60,11 +60,10 @@ def test_the_same_bits_as_in_memory(resident, tmp_path, capsys):
 @pytest.mark.parametrize(
     "fields",
     [
-        {"train__data_devices": 2},
-        {"data__binarize": "dynamic", "model__normalize": "standardize", "train__chunk_epochs": 3},
+        {"train__data_devices": 2, "data__binarize": "dynamic", "model__normalize": "standardize", "train__chunk_epochs": 3},
         {"train__batch_size": 0, "data__valid_fraction": 0.0, "data__seed": 3},
     ],
-    ids=["two devices", "bits", "whole batches"],
+    ids=["bits on two devices", "whole batches"],
 )
 def test_the_same_bits_in_other_settings(tmp_path, fields):
     for name, how in (("resident", SHARED), ("streamed", STREAMED)):
@@ -98,7 +97,7 @@ def test_the_order_is_of_the_data_and_not_of_the_run():
 FIELDS = {**STREAMED, "train__checkpoint_steps": 3}
 
 
-@pytest.mark.parametrize("saves", [1, 2, 4, 5, 8])
+@pytest.mark.parametrize("saves", [1, 2, 4, 8])
 def test_stopped_within_an_epoch(resident, tmp_path, monkeypatch, capsys, saves):
     """After so many saves, of which some are within an epoch; the files end as if nothing had been."""
     save, count = checkpoints.save, [0]
@@ -116,7 +115,7 @@ def test_stopped_within_an_epoch(resident, tmp_path, monkeypatch, capsys, saves)
     study.run(tiny(**FIELDS), tmp_path / "here", None, THREE)
     assert_same(tmp_path / "here", resident)
     said = next(line for line in capsys.readouterr().err.splitlines() if "goes on from" in line)
-    steps = {1: "step 3 of 40", 2: "step 6 of 40", 4: "step 13 of 40", 5: "step 16 of 40", 8: "step 23 of 40"}[saves]
+    steps = {1: "step 3 of 40", 2: "step 6 of 40", 4: "step 13 of 40", 8: "step 23 of 40"}[saves]
     assert said == f"vae (3 runs): goes on from {steps}"
     assert not [*(tmp_path / "here" / "checkpoints" / "group_000_steps").glob("*")]
 

@@ -250,8 +250,15 @@ class Program:
 
 
 def program_of(spec: RunSpec) -> Program:
-    """The program of a spec: the same object each time, so that a process traces and compiles it once."""
-    return _program(spec, registry.changes())
+    """The program of a spec: the same object each time, so that a process traces and compiles it once.
+
+    Specs share it that differ in what the host alone looks at, when chunks end and checkpoints are saved, or in how many
+    epochs there are, where the learning rate does not depend on that.
+    """
+    train = dataclasses.replace(spec.train, chunk_epochs=0, checkpoint_every=0, checkpoint_steps=0)
+    if spec.optimizer.schedule == "constant":
+        train = dataclasses.replace(train, epochs=1)
+    return _program(dataclasses.replace(spec, train=train), registry.changes())
 
 
 @functools.lru_cache(maxsize=16)
