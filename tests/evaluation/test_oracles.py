@@ -29,6 +29,7 @@ def small(module, path, **fields) -> dict:
     """The config of a study at a tenth of its steps."""
     config = module.get_config()
     small = {"train.epochs": 3000, "schedule.sigma": "cooling:1200", "eval.decoded": 50, "eval.aggregate_samples": 0}
+    small["eval.without"] = ("frechet", "calibration")
     fields = {"data.name": "npz", "data.path": str(path), "model.latents": LATENTS} | small | fields
     config.update_from_flattened_dict(fields)
     return config.to_dict()

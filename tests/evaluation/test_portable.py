@@ -1,5 +1,6 @@
 """Models described in NumPy: the page's own evaluation of them agrees with JAX for every network, likelihood and prior."""
 
+import functools
 import math
 
 import jax
@@ -49,15 +50,17 @@ MODELS = {
         "prior": "laplace",
     },
     "tanh": {},
+    "as in MNIST": {"shape": (28, 28, 1), "hidden": (100,), "latents": 20, "activation": "relu"},
     "told beta": {"conditioning": "beta", "prior": "vamp", "normalize": "none"},
     "told beta, linear": {"conditioning": "beta", "encoder": "linear", "decoder": "linear"},
     "told beta, conv": {"conditioning": "beta", "encoder": "conv", "decoder": "conv", "hidden": (4, 6, 16)},
 }  # fmt: skip
 
 
-def made(settings: dict) -> tuple[ModelSpec, dict, np.ndarray]:
+@functools.cache
+def made(name: str) -> tuple[ModelSpec, dict, np.ndarray]:
     """A model with parameters that differ from their start, and images."""
-    spec = ModelSpec(**{"shape": (8, 8, 1), "sigma": "", "hidden": (16, 16)} | settings)
+    spec = ModelSpec(**{"shape": (8, 8, 1), "sigma": "", "hidden": (16, 16)} | MODELS[name])
     generator, pixels = np.random.default_rng(0), math.prod(spec.shape)
     x = np.round(generator.random((4, *spec.shape)) * 16).astype(np.float32) / 16
     statistics = {}
@@ -79,19 +82,20 @@ def made(settings: dict) -> tuple[ModelSpec, dict, np.ndarray]:
     return spec, {"params": params, **variables}, x
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def computed(spec: ModelSpec, variables: dict, x, z, sigma) -> dict:
+    vae = VAE(spec).bind(variables)
+    posterior, likelihood = vae.encode(x), vae.decode(z, sigma)
+    return {
+        "mean": posterior.mean, "std": posterior.std, "image": likelihood.mean.reshape(len(x), -1),
+        "distortion": -likelihood.log_prob(x)[:, None],
+        "rate": posterior.rate_per_latent(vae.prior(), z).sum(axis=1, keepdims=True),
+    }  # fmt: skip
+
+
 def expected(spec: ModelSpec, variables: dict, x: np.ndarray, z: np.ndarray, sigma: float) -> list[dict]:
     """Of each image, by JAX."""
-
-    def compute(x, z):
-        vae = VAE(spec).bind(variables)
-        posterior, likelihood = vae.encode(x), vae.decode(z, jnp.float32(sigma))
-        return {
-            "mean": posterior.mean, "std": posterior.std, "image": likelihood.mean.reshape(len(x), -1),
-            "distortion": -likelihood.log_prob(x)[:, None],
-            "rate": posterior.rate_per_latent(vae.prior(), z).sum(axis=1, keepdims=True),
-        }  # fmt: skip
-
-    found = jax.jit(compute)(x, z)
+    found = computed(spec, variables, x, z, jnp.float32(sigma))
     return [{name: np.asarray(values[i]) for name, values in found.items()} for i in range(len(x))]
 
 
@@ -110,7 +114,7 @@ return logBetas.map((logBeta) => {
 
 @pytest.mark.parametrize("name", [name for name in MODELS if name.startswith("told")])
 def test_a_network_that_is_told_another_beta_is_what_jax_makes_of_it(browser, name):
-    spec, variables, x = made(MODELS[name])
+    spec, variables, x = made(name)
     z = np.random.default_rng(1).normal(size=(len(x), spec.latents)).astype(np.float32)
     store = packing.Store(precise=True)
     described = store.tree(portable.describe(spec, variables, 0.3, 1.0))
@@ -126,7 +130,7 @@ def test_a_network_that_is_told_another_beta_is_what_jax_makes_of_it(browser, na
 
 @pytest.mark.parametrize("name", MODELS)
 def test_the_page_evaluates_a_model_as_jax_does(browser, name):
-    spec, variables, x = made(MODELS[name])
+    spec, variables, x = made(name)
     z = np.random.default_rng(1).normal(size=(len(x), spec.latents)).astype(np.float32)
     store = packing.Store(precise=True)
     described = store.tree(portable.describe(spec, variables, 0.3, 1.0))
@@ -139,7 +143,7 @@ def test_the_page_evaluates_a_model_as_jax_does(browser, name):
 
 
 def test_weights_in_16_bits_give_images_that_agree(browser):
-    spec, variables, x = made({"shape": (28, 28, 1), "hidden": (100,), "latents": 20, "activation": "relu"})
+    spec, variables, x = made("as in MNIST")
     z = np.random.default_rng(1).normal(size=(len(x), spec.latents)).astype(np.float32)
     store = packing.Store(precise=False)
     described = store.tree(portable.describe(spec, variables, 1.0, 1.0))
@@ -152,7 +156,7 @@ def test_weights_in_16_bits_give_images_that_agree(browser):
 
 
 def test_a_deterministic_code_has_no_std_and_an_infinite_rate(browser):
-    spec, variables, x = made({})
+    spec, variables, x = made("tanh")
     store = packing.Store(precise=True)
     described = store.tree(portable.describe(spec, variables, 1.0, 0.0))
     browser.get("about:blank")
@@ -163,5 +167,5 @@ def test_a_deterministic_code_has_no_std_and_an_infinite_rate(browser):
 
 
 def test_a_network_of_another_kind_has_no_description():
-    spec, variables, _ = made({})
+    spec, variables, _ = made("tanh")
     assert portable.describe(ModelSpec(**vars(spec) | {"encoder": "graph"}), variables, 1.0, 1.0) is None

@@ -103,7 +103,7 @@ ENDS = ((0.05, 6.0), (6.0, 6.0), (1e-6, 1e6))
 
 
 def program(kind: str) -> Program:
-    model = dataclasses.replace(PLAIN, conditioning="beta")
+    model = dataclasses.replace(PLAIN, conditioning="beta", hidden=(4,))
     settings = {"objective": ObjectiveConfig(kind=kind), "train": TrainConfig(epochs=2, batch_size=6)}
     return Program(RunSpec(model=model, images=ImageSpec((8, 8, 1), 16, False), train_size=6, **settings))
 
