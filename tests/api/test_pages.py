@@ -49,7 +49,7 @@ def test_without_data_the_images_that_evaluation_kept_are_shown(workdir, monkeyp
 
 def test_data_that_were_loaded_are_not_loaded_again(tmp_path, monkeypatch):
     """The command that trained a study has them."""
-    planned = study.plan(tiny(train__epochs=1))
+    planned = study.plan(tiny())
     study.execute(planned, tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr(planning.dataset, "load", None)

@@ -386,7 +386,7 @@ def test_the_study_of_celeb_a_runs_from_a_prepared_set(tmp_path):
     config.data.dir = str(tmp_path)
     config.model.hidden, config.model.latents = (2, 3, 4), 2
     config.train.epochs, config.train.batch_size = 2, 8
-    config.eval.samples, config.eval.decoded = 2, 10
+    config.eval.samples, config.eval.calibration_samples, config.eval.decoded, config.eval.batch_size = 2, 2, 10, 8
     rows = study.run(config, tmp_path / "run", celeba.sweep)
     assert [row["name"] for row in rows] == ["ae", "vae_no_kl", "kl_only", "vae", "beta_vae", "beta_vae"]
     assert all(np.isfinite(row["distortion"]) and 0 <= row["knn_accuracy"] <= 1 for row in rows)

@@ -37,11 +37,12 @@ def studies(tmp_path_factory):
     folder = tmp_path_factory.mktemp("studies")
     vectors = {"data__name": "npz", "data__path": "tests/data/vectors.npz", "train__batch_size": 16}
     conv = {"model__encoder": "conv", "model__decoder": "conv", "model__hidden": (4, 16)}
-    gaussian = {"model__likelihood": "gaussian", "eval__calibration_samples": 0, "eval__decoded": 0}
+    few = {"eval__calibration_samples": 0, "eval__decoded": 0}  # the page shows neither
+    gaussian = {"model__likelihood": "gaussian", **few}
     plans = {
-        "plane": (tiny(), balance, ()),
+        "plane": (tiny(**few), balance, ()),
         "conv": (tiny(model__latents=6, **gaussian, **conv), balance, ()),
-        "told": (tiny(model__conditioning="beta", eval__betas=(0.1, 0.5, 4.0)), None, ()),
+        "told": (tiny(model__conditioning="beta", eval__betas=(0.1, 0.5, 4.0), **few), None, ()),
         "vectors": (tiny(model__latents=3, **gaussian, **vectors), None, [("model.prior", ["normal", "flow"])]),
     }
     for name, (config, sweep, sweeps) in plans.items():
