@@ -320,6 +320,7 @@ def test_tc_at_beta_one_is_the_elbo(variables, x):
     np.testing.assert_allclose(found, 3 * total, rtol=1e-3)
 
 
+@pytest.mark.usefixtures("compiled_quickly")  # statistics of many draws
 def test_discrepancy_of_equal_and_of_different_samples():
     keys = random.split(random.key(0), 400)
     same = jax.jit(jax.vmap(lambda key: maximum_mean_discrepancy(*random.normal(key, (2, 32, 3)))))(keys)
@@ -359,6 +360,7 @@ def test_schedules_by_hand():
     assert (found.noise_scale, found.distortion_weight, found.beta) == (1, 1, 1)
 
 
+@pytest.mark.usefixtures("compiled_quickly")  # statistics of many draws
 def test_one_importance_sample_has_the_gradient_of_the_vae(variables, x):
     """E over draws of the gradient of log w is that of the ELBO: same keys, the difference is noise around 0."""
     count = 3000
