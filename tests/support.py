@@ -58,6 +58,9 @@ def random_state(spec: RunSpec, hyperparams, statistics: dict) -> TrainState:
 NOT_EVALUATED = {name.replace(".", "__"): value for name, value in evaluation.overrides("none").items()}
 assert set(NOT_EVALUATED["eval__without"]) == set(METRICS) != set()  # whatever was imported before
 
+# Networks that compile in half the time, where it does not matter which are trained.
+LINEAR = {"model__encoder": "linear", "model__decoder": "linear"}
+
 
 def with_settings(**settings):
     """JAX's settings, and those of before when the generator ends."""

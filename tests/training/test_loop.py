@@ -7,7 +7,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from support import NOT_EVALUATED, assert_same_numbers, tiny
+from support import LINEAR, NOT_EVALUATED, assert_same_numbers, tiny
 
 from vae_jax.core import errors
 from vae_jax.storage import checkpoints, run_directory
@@ -22,7 +22,7 @@ TWO_GROUPS = (("train.chunk_epochs", ("1", "3")),)  # one program, two plans: 4 
 
 def config():
     """Of studies of which states and metrics.jsonl are looked at; what is evaluated depends on the states alone."""
-    return tiny(**NOT_EVALUATED)
+    return tiny(**LINEAR, **NOT_EVALUATED)
 
 
 def train(workdir: pathlib.Path, sweeps=()) -> pathlib.Path:
@@ -205,7 +205,7 @@ def test_metrics_that_are_taken_away_are_not_begun_anew(tmp_path, monkeypatch):
 
 
 def test_metrics_before_the_first_step_and_what_a_callback_gets(tmp_path):
-    (run,) = planning.plan(tiny()).groups
+    (run,) = planning.plan(config()).groups
     labels, seen = [{"run": 0, "name": "vae", "seed": 0}], []
     job = loop.Job(run.spec, run.hyperparams, run.dataset, labels, tmp_path / "checkpoints", tmp_path / "metrics.jsonl")
     loop.fit(job, on_chunk=lambda rows: seen.append(list(rows)))
@@ -232,7 +232,7 @@ def test_what_is_shown_of_many_runs():
 
 @pytest.mark.usefixtures("compiled_quickly")
 def test_a_target_that_cannot_be_reached_is_said(tmp_path, capsys):
-    fields = {"objective__kind": "geco", "train__chunk_epochs": 4, "name": "steered"} | NOT_EVALUATED
+    fields = {"objective__kind": "geco", "train__chunk_epochs": 4, "name": "steered"} | LINEAR | NOT_EVALUATED
     study.run(tiny(objective__distortion_target=-50.0, **fields), tmp_path / "missed")
     assert "steered (1 run): the target of the distortion was not met by 1 of them; run 0 is " in capsys.readouterr().err
     study.run(tiny(objective__distortion_target=1000.0, **fields), tmp_path / "met")

@@ -11,7 +11,7 @@ import time
 
 import numpy as np
 import pytest
-from support import NOT_EVALUATED, ROOT, assert_same_numbers, signed, tiny
+from support import LINEAR, NOT_EVALUATED, ROOT, assert_same_numbers, signed, tiny
 
 import vae_jax
 from vae_jax.core import errors
@@ -23,8 +23,9 @@ from vae_jax.training import loop, session, streamed
 
 pytestmark = pytest.mark.compiled("in blocks")
 
-SHARED = {"data__order": "shared", **NOT_EVALUATED}
-STREAMED = {"data__resident": "false", **NOT_EVALUATED}
+OWN = {**LINEAR, **NOT_EVALUATED}
+SHARED = {"data__order": "shared", **OWN}
+STREAMED = {"data__resident": "false", **OWN}
 THREE = (("seed", ("0", "1", "2")),)
 BATCH = 128 * 64  # bytes; ten of them are an epoch
 
@@ -163,7 +164,7 @@ def test_a_directory_goes_on_with_data_held_in_another_way(resident, tmp_path):
     (here / "results.csv").unlink()
     shutil.rmtree(here / "checkpoints" / "group_000" / "4")
     with pytest.raises(errors.UserError, match=r"see the images in one order; to go on, give data\.order=shared"):
-        study.run(tiny(**NOT_EVALUATED), here, None, THREE)
+        study.run(tiny(**OWN), here, None, THREE)
     study.run(tiny(**STREAMED), here, None, THREE)
     assert_same(here, resident)
 
