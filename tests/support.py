@@ -1,6 +1,7 @@
 """What several test files share: small studies, comparisons of directories, JAX settings, commands run as processes."""
 
 import contextlib
+import itertools
 import json
 import os
 import pathlib
@@ -176,16 +177,20 @@ if hasattr(os, "sched_setaffinity"):
     os.sched_setaffinity(0, {cores[int(worker[2:]) % len(cores)]})
 """
 
-# Each line on standard input is a command; its process id and then its exit code are answered.
+# Each line on standard input is a command, whose process id is answered, or such an id, whose exit code is answered.
 SERVER = (
     IMPORTED
     + """
-import json, os, resource, runpy, sys
+import atexit, json, os, resource, runpy, sys
 
 for line in sys.stdin:
     command = json.loads(line)
+    if isinstance(command, int):
+        print(os.waitstatus_to_exitcode(os.waitpid(command, 0)[1]), flush=True)
+        continue
     child = os.fork()
     if not child:
+        os.environ.update(command["environment"])
         os.chdir(command["cwd"])
         for path, number in ((os.devnull, 0), (command["out"], 1), (command["err"], 2)):
             os.dup2(os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC), number)
@@ -199,17 +204,21 @@ for line in sys.stdin:
         sys.orig_argv = [sys.executable, "-m", *sys.argv]
         code = 1
         try:
-            runpy.run_module(command["main"], run_name="__main__", alter_sys=True)
+            if command["code"]:
+                exec(command["code"], {"__name__": "__main__"})
+            else:
+                runpy.run_module(command["main"], run_name="__main__", alter_sys=True)
             code = 0
         except SystemExit as end:
             code = end.code or 0
         except BaseException:
             sys.excepthook(*sys.exc_info())
+        if command["code"]:
+            atexit._run_exitfuncs()  # several processes take leave of each other
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
     print(child, flush=True)
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 )
 
@@ -221,56 +230,77 @@ class Ended(NamedTuple):
 
 
 class Forks:
-    """Runs a main as `python -m experiments.MAIN ARGUMENTS` would: one at a time, in forks of a process that imported it.
+    """Runs a main as `python -m MODULE ARGUMENTS` would, in a fork of a process that has imported what it needs.
 
     `start`, perhaps `os.kill(pid, ...)`, then `end`; or both by `run`. Compiled quickly; what was compiled is kept in
     `folder`, and not longer: a process that is killed may leave half a program, which would stay.
     """
 
     def __init__(self, folder: pathlib.Path):
-        self.out, self.err, self.process = folder / "stdout", folder / "stderr", None
-        environment = os.environ | QUICK | {"PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(folder)}
+        self.folder, self.started, self.last, self.numbers = folder, {}, 0, itertools.count()
+        # Without proxies: gRPC would ask them for the way to this machine.
+        environment = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()} | QUICK
+        environment |= {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "XDG_CACHE_HOME": str(folder)}
         self.server = subprocess.Popen(
             [sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT,
             env=environment,
         )  # fmt: skip
 
-    def start(self, main: str, arguments: list[str], limit: int = 0, cwd: pathlib.Path = ROOT, drawn: bool = False) -> int:
+    def start(
+        self,
+        main: str,
+        arguments: list[str],
+        *,
+        code: str = "",
+        limit: int = 0,
+        cwd: pathlib.Path = ROOT,
+        drawn: bool = False,
+        **environment: str,
+    ) -> int:
         """The process id. One that takes five minutes hangs, and is killed.
 
         Args:
-          main: of experiments/.
+          main: a module; one of experiments/ by its name there.
           arguments: of the command line.
+          code: what is run instead, as by `python -c`.
           limit: in bytes, that no file may grow beyond, if given.
           cwd: where it is typed.
-          drawn: whether figures and the page of a study are drawn, which take longer than to train a small one.
+          drawn: whether figures and the page of a study are drawn, which takes longer than to train a small one.
+          environment: variables that are set, too.
         """
-        if self.process:  # of a test that failed
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.process, signal.SIGKILL)
-            self.end()
-        command = {"main": f"experiments.{main}", "arguments": [str(argument) for argument in arguments], "limit": limit}
-        command |= {"cwd": str(cwd), "drawn": drawn, "out": str(self.out), "err": str(self.err)}
-        self.server.stdin.write(json.dumps(command) + "\n")
-        self.server.stdin.flush()
-        self.process = int(self.server.stdout.readline())
-        self.watch = threading.Timer(300, os.kill, (self.process, signal.SIGKILL))
-        self.watch.start()
-        return self.process
+        command = {"main": main if "." in main else f"experiments.{main}", "arguments": [str(each) for each in arguments]}
+        command |= {"code": code, "limit": limit, "cwd": str(cwd), "drawn": drawn, "environment": environment}
+        number = next(self.numbers)
+        out, err = (self.folder / f"{number}.{name}" for name in ("out", "err"))
+        self.last = self._ask(command | {"out": str(out), "err": str(err)})
+        watch = threading.Timer(300, os.kill, (self.last, signal.SIGKILL))
+        watch.start()
+        self.started[self.last] = watch, out, err
+        return self.last
 
-    def end(self) -> Ended:
-        code, self.process = int(self.server.stdout.readline()), None
-        self.watch.cancel()
-        return Ended(code, self.out.read_text(errors="replace"), self.err.read_text(errors="replace"))
+    def end(self, process: int = 0) -> Ended:
+        """Waits for it, or for the one that was started last."""
+        watch, out, err = self.started.pop(process or self.last)
+        code = self._ask(process or self.last)
+        watch.cancel()
+        return Ended(code, out.read_text(errors="replace"), err.read_text(errors="replace"))
 
-    def run(self, main: str, arguments: list[str], **named) -> Ended:
-        self.start(main, arguments, **named)
+    def run(self, main: str, arguments: list[str], **settings) -> Ended:
+        self.start(main, arguments, **settings)
         return self.end()
 
     def close(self) -> None:
+        for process in list(self.started):  # of tests that failed
+            os.kill(process, signal.SIGKILL)
+            self.end(process)
         self.server.stdin.close()
         self.server.stdout.close()
         self.server.wait(60)
+
+    def _ask(self, line: dict | int) -> int:
+        self.server.stdin.write(json.dumps(line) + "\n")
+        self.server.stdin.flush()
+        return int(self.server.stdout.readline())
 
 
 def wait_for(condition, seconds: float = 60) -> None:

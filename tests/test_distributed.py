@@ -1,12 +1,9 @@
 """A study in two processes leaves what it leaves in one, bit for bit; where one of them fails, the other ends too."""
 
-import os
 import pathlib
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 
 import pytest
 from support import NOT_EVALUATED, assert_same_numbers, signed, tiny
@@ -17,14 +14,14 @@ from vae_jax.study import study
 from vae_jax.system import multihost
 
 pytestmark = [pytest.mark.compiled("in blocks"), pytest.mark.usefixtures("one_run_at_a_time")]
-ROOT = pathlib.Path(__file__).parents[1]
 SWEEPS = (("seed", ("0", "1", "2")),)  # three runs for four devices
-SECONDS = 200  # for processes that should end by themselves
 
 # The command line of the experiments around a study in {workdir}; `early` runs when the processes have found each other,
 # `late` when the study is done.
 MAIN = """
-import sys
+import os, sys
+if hasattr(os, "sched_setaffinity"):  # a core for each, as on two machines
+    os.sched_setaffinity(0, {int(sys.argv[-1][-1]) % os.cpu_count()})
 from experiments import command_line
 workdir, early, epochs, late = (sys.argv.pop(1) for _ in range(4))
 command_line._TIMEOUT = 30
@@ -83,35 +80,20 @@ sys.exit()
 """
 
 
-def two_processes(
-    workdir: pathlib.Path, cache: pathlib.Path, early: str = "", epochs: str = "4", late: str = "", devices: int = 2
-) -> list[tuple[int, str]]:
+@pytest.fixture(scope="module")
+def two_processes(forks):
     """Exit code and standard error of two processes with so many devices each."""
-    environment = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
-    environment |= {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
-    flags = [
-        f"--coordinator=127.0.0.1:{free_port()}",
-        "--processes=2",
-        f"--cpu_devices={devices}",
-        f"--compilation_cache={cache}",
-    ]
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", MAIN, str(workdir), early, epochs, late, *flags, f"--process={number}"],
-            cwd=ROOT,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for number in range(2)
-    ]
-    try:
-        return [(process.returncode, err) for process in started for _, err in [process.communicate(timeout=SECONDS)]]
-    finally:
-        for process in started:
-            process.kill()
-            process.communicate()
+
+    def run(workdir: pathlib.Path, early: str = "", epochs: str = "4", late: str = "", devices: int = 2):
+        flags = [f"--coordinator=127.0.0.1:{free_port()}", "--processes=2", f"--cpu_devices={devices}"]
+        started = [
+            # Compiled as here.
+            forks.start("study", [workdir, early, epochs, late, *flags, f"--process={number}"], code=MAIN, XLA_FLAGS="")
+            for number in range(2)
+        ]
+        return [(ended.code, ended.err) for ended in map(forks.end, started)]
+
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -125,9 +107,9 @@ def single(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def double(tmp_path_factory):
+def double(two_processes, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("distributed") / "two"
-    return workdir, two_processes(workdir, workdir.parent / "cache", late=GROW)
+    return workdir, two_processes(workdir, late=GROW)
 
 
 def test_the_same_bits_in_two_processes_as_in_one(single, double):
@@ -166,8 +148,8 @@ def test_one_process_reads_the_checkpoints_of_two(single, double):
     ],
     ids=["one fails", "other flags"],
 )
-def test_no_process_waits_for_one_that_will_not_come(tmp_path, early, epochs, lines):
-    ended = two_processes(tmp_path / "workdir", tmp_path, early, epochs)
+def test_no_process_waits_for_one_that_will_not_come(two_processes, tmp_path, early, epochs, lines):
+    ended = two_processes(tmp_path / "workdir", early, epochs)
     for number, ((code, err), line) in enumerate(zip(ended, lines, strict=True)):
         # Now and then the one that is left hears nothing of it, and JAX ends it when the other has been silent for too long.
         if (number, code) == (0, -signal.SIGABRT) and "lost" in line:
@@ -178,9 +160,9 @@ def test_no_process_waits_for_one_that_will_not_come(tmp_path, early, epochs, li
     assert not (tmp_path / "workdir").exists()
 
 
-def test_streamed_data_in_two_processes(tmp_path):
+def test_streamed_data_in_two_processes(two_processes, tmp_path):
     """Each reads the half of every batch that its device has, and the bits are those of one process."""
-    ended = two_processes(tmp_path / "two", tmp_path, early=HALVES, epochs="1", devices=1)
+    ended = two_processes(tmp_path / "two", early=HALVES, epochs="1", devices=1)
     assert [code for code, _ in ended] == [0, 0], ended
     study.run(tiny(data__resident="false", train__data_devices=2, **NOT_EVALUATED), tmp_path / "one")
     assert_same_numbers(tmp_path / "two_streamed", tmp_path / "one")
@@ -188,9 +170,9 @@ def test_streamed_data_in_two_processes(tmp_path):
 
 
 @pytest.mark.stress
-def test_a_killed_process_is_noticed(tmp_path):
+def test_a_killed_process_is_noticed(two_processes, tmp_path):
     kill = "import os, threading; jax.process_index() and threading.Timer(8, os.abort).start()"
-    (code, err), (killed, _) = two_processes(tmp_path / "workdir", tmp_path, kill, "100000")
+    (code, err), (killed, _) = two_processes(tmp_path / "workdir", kill, "100000")
     assert killed != 0
     assert code == 2, err
 
