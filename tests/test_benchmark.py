@@ -1,35 +1,29 @@
 """The benchmark: how it measures, and that it runs, at sizes whose times say nothing."""
 
 import json
-import os
 import pathlib
-import subprocess
 import sys
 
 import jax
 import numpy as np
 import pytest
-from support import QUICK
 
 from scripts import studies, timing, workloads
 from vae_jax.models import conv
 from vae_jax.storage import run_directory
 
-ROOT = pathlib.Path(__file__).parents[1]
-ENVIRONMENT = os.environ | QUICK
 ENTRIES = [
     pytest.param(name, marks=[] if name in ("mnist", "importance") else pytest.mark.stress) for name in workloads.ENTRIES
 ]
 
 
 @pytest.mark.parametrize("name", ENTRIES)
-def test_every_entry_runs(name, tmp_path):
+def test_every_entry_runs(name, forks, tmp_path):
     output = tmp_path / "new" / "times.json"
-    command = [sys.executable, "-m", "scripts.benchmark", f"--only={name}", "--tiny", "--repeat=1", f"--output={output}"]
-    ran = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=600, check=False)
-    assert ran.returncode == 0, ran.stderr
+    ran = forks.run("scripts.benchmark", [f"--only={name}", "--tiny", "--repeat=1", f"--output={output}"])
+    assert ran.code == 0, ran.err
     rows = json.loads(output.read_text())["rows"]
-    assert len(ran.stdout.splitlines()) == 1 + len(rows) > 1
+    assert len(ran.out.splitlines()) == 1 + len(rows) > 1
     for row in rows:
         assert row["ours"] > 0
         assert row["theirs"] > 0
@@ -63,13 +57,12 @@ def test_evaluation_is_timed_beside_the_training_of_the_same_study(monkeypatch, 
     assert found == [("full", timing.Timing(2, 7), 4), ("quick", timing.Timing(0.5, 7.5), 4)]
 
 
-def test_an_unknown_entry_is_one_line_that_lists_all_of_them():
-    command = [sys.executable, "-m", "scripts.benchmark", "--only=mist"]
-    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
-    assert ran.returncode == 2
-    assert len(ran.stderr.splitlines()) == 1
-    assert "mist" in ran.stderr
-    assert "|".join(workloads.ENTRIES) in ran.stderr
+def test_an_unknown_entry_is_one_line_that_lists_all_of_them(forks):
+    ran = forks.run("scripts.benchmark", ["--only=mist"])
+    assert ran.code == 2
+    assert len(ran.err.splitlines()) == 1
+    assert "mist" in ran.err
+    assert "|".join(workloads.ENTRIES) in ran.err
 
 
 def test_contestants_take_turns_and_compilation_is_apart(monkeypatch):

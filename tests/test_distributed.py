@@ -19,9 +19,9 @@ SWEEPS = (("seed", ("0", "1", "2")),)  # three runs for four devices
 # The command line of the experiments around a study in {workdir}; `early` runs when the processes have found each other,
 # `late` when the study is done.
 MAIN = """
-import os, sys
-if hasattr(os, "sched_setaffinity"):  # a core for each, as on two machines
-    os.sched_setaffinity(0, {int(sys.argv[-1][-1]) % os.cpu_count()})
+import contextlib, os, sys
+with contextlib.suppress(AttributeError, OSError):  # a core for each, as on two machines, where there are two
+    os.sched_setaffinity(0, {int(sys.argv[-1][-1])})
 from experiments import command_line
 workdir, early, epochs, late = (sys.argv.pop(1) for _ in range(4))
 command_line._TIMEOUT = 30

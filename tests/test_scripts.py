@@ -7,10 +7,8 @@ import pathlib
 import re
 import shutil
 import subprocess
-import sys
 
 import pytest
-from support import QUICK
 
 from experiments import command_line, config_files
 from vae_jax.evaluation import config as evaluation
@@ -30,7 +28,6 @@ SMALL = {
 TRAIN = ["--config=configs/vae.py", *(f"--config.{key}={value}" for key, value in SMALL.items())]
 TRAIN += ["--sweep=objective.beta=0.5,1", "--sweep=seed=0,1", "--tensorboard"]
 ESCAPE = "\x1b"
-ENVIRONMENT = os.environ | QUICK
 
 
 @pytest.fixture(scope="module")
@@ -43,9 +40,8 @@ def clone(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def trained(clone):
-    command = [sys.executable, "-m", "experiments.train", *TRAIN, f"--compilation_cache={clone / 'compiled'}"]
-    return subprocess.run(command, cwd=clone, env=ENVIRONMENT, capture_output=True, text=True, timeout=300, check=False)
+def trained(clone, forks):
+    return forks.run("train", TRAIN, cwd=clone, drawn=True)
 
 
 @pytest.fixture(scope="module")
@@ -54,10 +50,9 @@ def typed(clone, trained, forks):
     for name, removed in (("measured", "results.csv"), ("drawn", "figures")):
         folder = pathlib.Path(shutil.copytree(clone / "runs" / "vae", clone / "runs" / name))
         shutil.move(folder / removed, clone / f"removed_from_{name}")
-    cache = f"--compilation_cache={clone / 'compiled'}"
     commands = {
-        "again": ("train", [*TRAIN, cache]),
-        "evaluate": ("evaluate", ["--workdir=runs/measured", cache]),
+        "again": ("train", TRAIN),
+        "evaluate": ("evaluate", ["--workdir=runs/measured"]),
         "figures": ("figures", ["--workdir=runs/drawn"]),
         "report": ("report", ["--workdir=runs/drawn", "--workdir=runs/vae"]),
         "configs": ("train", ["--workdir=runs/none", "--config"]),
@@ -76,8 +71,8 @@ def assert_is_summary(lines: list[str]) -> None:
 
 
 def test_train_prints_the_summary_and_where_things_lie(clone, trained):
-    assert trained.returncode == 0, trained.stderr
-    *summary, title, best, last = trained.stdout.splitlines()
+    assert trained.code == 0, trained.err
+    *summary, title, best, last = trained.out.splitlines()
     assert_is_summary(summary)
     assert title == "best setting of each name by test elbo, its test split:"
     assert re.match(r"  vae +objective.beta=(0.5|1) +elbo -[\d.]+", best)
@@ -87,9 +82,9 @@ def test_train_prints_the_summary_and_where_things_lie(clone, trained):
 
 
 def test_train_says_plain_lines_where_there_is_no_terminal(trained):
-    assert ESCAPE not in trained.stdout + trained.stderr
-    assert "\r" not in trained.stdout + trained.stderr
-    first, second = trained.stderr.splitlines()
+    assert ESCAPE not in trained.out + trained.err
+    assert "\r" not in trained.out + trained.err
+    first, second = trained.err.splitlines()
     assert re.fullmatch(r"vae \(4 runs\): 80 steps in [\d.]+ s", first)
     assert re.fullmatch(r"evaluation: 4 runs in [\d.]+ s", second)
 
@@ -107,7 +102,7 @@ def test_train_fills_the_directory(clone, trained):
 
 def test_the_same_command_again_only_draws(typed, trained):
     code, out, err = typed["again"]
-    assert (code, out) == (0, trained.stdout)
+    assert (code, out) == (0, trained.out)
     assert err == "runs/vae: all 4 runs are done\n"
 
 
