@@ -36,7 +36,7 @@ def studies(tmp_path_factory):
     under other priors."""
     folder = tmp_path_factory.mktemp("studies")
     vectors = {"data__name": "npz", "data__path": "tests/data/vectors.npz", "train__batch_size": 16}
-    conv = {"model__encoder": "conv", "model__decoder": "conv", "model__hidden": (4, 16)}
+    conv = {"model__encoder": "conv", "model__decoder": "conv", "model__hidden": (4, 16), "train__epochs": 2}
     few = {"eval__calibration_samples": 0, "eval__decoded": 0}  # the page shows neither
     gaussian = {"model__likelihood": "gaussian", **few}
     plans = {
