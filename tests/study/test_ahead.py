@@ -7,7 +7,7 @@ import time
 import jax
 import pytest
 from jax._src import compiler
-from support import NOT_EVALUATED, assert_same_numbers, tiny
+from support import LINEAR, NOT_EVALUATED, assert_same_numbers, tiny
 
 from vae_jax.core import errors, registry
 from vae_jax.evaluation import evaluate
@@ -56,7 +56,7 @@ def trained(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("ahead") / "run"
     with pytest.MonkeyPatch.context() as patch:
         found = noting(patch)
-        study.run(tiny(), workdir, None, GROUPS)
+        study.run(tiny(**LINEAR), workdir, None, GROUPS)
     return workdir, found
 
 
@@ -66,7 +66,7 @@ def test_every_program_is_compiled_once_and_in_a_thread(trained, tmp_path, compi
     assert in_threads and all(name.startswith("compiler") for name in in_threads)
     forget_programs()
     not_ahead()
-    study.run(tiny(), tmp_path / "called", None, GROUPS)
+    study.run(tiny(**LINEAR), tmp_path / "called", None, GROUPS)
     assert len(compiled) == len(in_threads)
     assert set(compiled) == {"MainThread"}
     assert_same_numbers(workdir, tmp_path / "called")
@@ -82,14 +82,14 @@ def forget_programs():
 def test_programs_that_were_kept_are_not_traced_and_give_the_same_bits(tmp_path, compiled, monkeypatch):
     seeds = (SEEDS,)
     forget_programs()
-    study.run(tiny(), tmp_path / "traced", None, seeds)
+    study.run(tiny(**LINEAR), tmp_path / "traced", None, seeds)
     assert compiled
     monkeypatch.setattr(traced, "_directory", tmp_path / "programs")
     monkeypatch.setattr(traced, "_BEGUN", time.time() + 10**6)  # as if this checkout were old
     monkeypatch.setattr(registry, "added", dict)
     for name in ("first", "again"):
         forget_programs()
-        study.run(tiny(), tmp_path / name, None, seeds)
+        study.run(tiny(**LINEAR), tmp_path / name, None, seeds)
         assert_same_numbers(tmp_path / "traced", tmp_path / name)
         del compiled[:]
         monkeypatch.setattr(traced, "_traced", None)
@@ -102,7 +102,7 @@ def test_programs_that_were_kept_are_not_traced_and_give_the_same_bits(tmp_path,
 def test_an_evaluation_anew_is_compiled_ahead_and_no_training(trained, tmp_path, compiled):
     workdir = shutil.copytree(trained[0], tmp_path / "run")
     forget_programs()
-    study.run(tiny(**NOT_EVALUATED), workdir, None, GROUPS)
+    study.run(tiny(**LINEAR, **NOT_EVALUATED), workdir, None, GROUPS)
     assert not compiled
     study.evaluate(workdir, {"eval.samples": 2, "eval.without": ()})
     assert 0 < len(compiled) < len(trained[1]) and all(name.startswith("compiler") for name in compiled)
@@ -116,7 +116,7 @@ def test_what_is_wrong_in_a_thread_is_told_where_it_is_needed(tmp_path, monkeypa
 
     monkeypatch.setattr(ahead.evaluate.Plan, "of", staticmethod(of))
     with pytest.raises(errors.UserError, match=r"eval\.factor=hair: not there"):
-        study.run(tiny(), tmp_path / "run", None, (SEEDS,))
+        study.run(tiny(**LINEAR), tmp_path / "run", None, (SEEDS,))
     assert (tmp_path / "run" / "checkpoints" / "group_000" / "4").is_dir()
 
 
@@ -128,7 +128,7 @@ def test_where_it_is_stopped_nothing_more_is_compiled(tmp_path, compiled, monkey
 
     monkeypatch.setattr(loop, "fit", stopped)
     with pytest.raises(signals.Stopped):
-        study.run(tiny(), tmp_path / "run", None, THREE_GROUPS)
+        study.run(tiny(**LINEAR), tmp_path / "run", None, THREE_GROUPS)
     assert len(compiled) <= ahead.THREADS
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("compiler")]
 
@@ -138,7 +138,7 @@ def test_a_group_is_compiled_some_groups_before_its_turn(tmp_path, monkeypatch):
     begun = []
     monkeypatch.setattr(ahead, "GROUPS", 1)
     monkeypatch.setattr(ahead.Ahead, "_train", lambda self, index: begun.append(index))
-    planned = study.plan(tiny(), None, THREE_GROUPS)
+    planned = study.plan(tiny(**LINEAR), None, THREE_GROUPS)
     with ahead.Ahead(planned, tmp_path) as compiling:
         for index in range(2):
             compiling.train(index)
