@@ -112,7 +112,7 @@ def test_shapes_of_the_result(keeping):
         {"shared": np.int32([[1, 2, 3]])},
         {"together": 2},
     ],
-    ids=str,
+    ids=["function", "power", "scale", "names", "devices", "shape", "type", "together"],
 )
 def test_what_differs_is_traced(change):
     computed()
