@@ -36,9 +36,9 @@ def pytest_addoption(parser):
     parser.addoption("--stress", action="store_true", help="run the long counts too: kills, fuzz, sweeps of devices")
 
 
-# Files that take longest, a minute or two: they are begun first, so that no worker waits for another that has one left.
-LONG = ("reliability", "study", "draw", "step", "growth", "evaluate", "distributed", "notebook", "report", "estimators",
-        "clusters", "scripts", "loop", "conditioned", "fuzz", "extending", "published")  # fmt: skip
+# Files that take longest, up to two minutes: they are begun first, so that no worker waits for another that has one left.
+LONG = ("reliability", "distributed", "report", "draw", "notebook", "step", "evaluate", "study", "streamed", "clusters",
+        "growth", "loop", "conditioned", "mnist", "estimators", "scripts", "trained")  # fmt: skip
 
 
 def pytest_collection_modifyitems(config, items):

@@ -196,6 +196,17 @@ def test_what_has_no_name_is_not_kept(keeping, function, settings):
     assert not files(keeping)
 
 
+def named_by_bytes(settings, run, x):
+    return {b"loss": program(settings, run, x)[1]["loss"]}
+
+
+def test_a_result_that_cannot_be_described_is_not_kept(keeping):
+    for _ in range(2):
+        found, traces = computed(named_by_bytes)
+        assert found.keys() == {b"loss"} and traces > 0
+    assert not files(keeping)
+
+
 class Data:
     def __init__(self, digest):
         self.name_of_content = None if digest is None else (digest,)

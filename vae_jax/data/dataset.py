@@ -132,7 +132,7 @@ class Dataset:
 
     @property
     def name_of_content(self) -> tuple | None:
-        """What programs depend on of it, see `traced`; None where pixels stay on a disk."""
+        """Its part of the key of a program (see `traced`): differs where the data do; None where pixels stay on a disk."""
         if self.is_streamed:
             return None
         return self.digest, self.spec, self.seed, self.factors, self.renderer, self.has_one_order

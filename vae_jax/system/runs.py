@@ -78,7 +78,7 @@ class OverRuns:
     """A jitted function of many runs, which threads may trace and compile before it is called."""
 
     def __init__(self, kept: Callable[[tuple], jax.stages.Wrapped]):
-        self._kept = kept  # the function for arguments like those
+        self._kept = kept  # gives the jitted function for arguments, or shapes, like these
         self._known: dict[tuple, jax.stages.Wrapped] = {}
         self._pending: dict[tuple, Future] = {}
 
@@ -98,11 +98,11 @@ class OverRuns:
         return self._of(args).lower(*args)
 
     def shapes(self, *args: Any) -> Any:
-        """Of the result, where the arguments are arrays or shapes."""
+        """The shapes of the result for these arguments, which are arrays or shapes."""
         return jax.eval_shape(self._of(args), *args)
 
     def _of(self, args: tuple) -> jax.stages.Wrapped:
-        """The function for arguments of these shapes."""
+        """The jitted function for arguments of these shapes."""
         key = _shapes(args)
         if key not in self._known:
             self._known[key] = self._kept(args)
@@ -116,7 +116,7 @@ class OverRuns:
 
 
 def _shapes(args: tuple) -> tuple:
-    """What a traced program depends on of its arguments."""
+    """The tree, shapes and types of arguments: where they are equal, the traced program is the same."""
     leaves, tree = jax.tree.flatten(args)
     return tree, *((leaf.shape, leaf.dtype) for leaf in leaves)
 

@@ -1,9 +1,9 @@
-"""Traced programs, kept on a disk for the next process: to trace them takes a fifth of the time of a short study.
+"""Traced programs, kept on the disk for the next process: tracing takes an eighth of the time of a short study.
 
-JAX keeps compiled programs too, but finds them by what tracing gives. A program is found here by all that tracing depends
-on: the function and what it was made with, the shapes of its arguments, JAX's settings, versions, and the text of every
-module that is loaded and was not installed. What cannot be named so, such as a function within a function or an array that
-was closed over, is traced each time.
+JAX keeps compiled programs too, but its key is the traced program. The key here is all that tracing depends on: the
+function and its static arguments, the shapes of the other ones, JAX's settings, versions, and the text of every module
+that is loaded and was not installed. What has no such key, such as a function within a function or an array that was
+closed over, is traced each time.
 """
 
 import contextlib
@@ -29,8 +29,8 @@ from jax.stages import Wrapped
 
 from vae_jax.core import registry
 
-VERSIONS = 4  # of the modules, whose programs are kept
-# Modules are trusted to be what their files say where these are older than the process, by as many seconds.
+VERSIONS = 4  # of the source text: programs of older ones are removed
+# Seconds by which source files must be older than the process: one that was saved later may differ from what was imported.
 AGE = 60
 _BEGUN = time.time()
 _INSTALLED = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
@@ -41,13 +41,13 @@ _files: set[str] = set()
 
 
 def keep(directory: str | os.PathLike) -> None:
-    """From now on this process keeps the programs that it traces in a directory, and finds there those of others."""
+    """From now on, keep the programs that this process traces in a directory, and use those that are there."""
     global _directory
     _directory = pathlib.Path(directory)
 
 
 def depends_on(file: str) -> None:
-    """Programs depend on the text of this file, too: it was run, and is not a module."""
+    """Make the text of a file that is run, and is not a module, a part of the key of all programs."""
     _files.add(file)
 
 
@@ -100,16 +100,16 @@ def _traced(jitted: Wrapped, args: tuple) -> tuple[export.Exported, Any]:
 
 
 class UnnamedError(Exception):
-    """What a function is made of is not known by a name that holds in the next process."""
+    """A part of a function has no name by which another process would know it."""
 
 
 @runtime_checkable
 class HasName(Protocol):
-    """What says itself what programs depend on of it."""
+    """An object that gives its own part of a key."""
 
     @property
     def name_of_content(self) -> tuple | None:
-        """Different where the content is; None where that would have to be read from a disk."""
+        """Differs where the content does; None where the content is on a disk, and too large to be read for this."""
 
 
 def _path(made_of: tuple, mesh: Mesh, args: tuple) -> pathlib.Path | None:
@@ -131,7 +131,7 @@ def _path(made_of: tuple, mesh: Mesh, args: tuple) -> pathlib.Path | None:
 
 
 def _placed(leaf: Any) -> Any:
-    """How an argument, or its shape, lies on the devices: a part of what is traced."""
+    """How an argument, or a shape, is split over devices, which the traced program says too."""
     sharding = getattr(leaf, "sharding", None)
     return getattr(sharding, "spec", None)
 
@@ -156,7 +156,7 @@ def _name(part: Any) -> list | str:
         if (name := part.name_of_content) is None:
             raise UnnamedError(type(part).__name__)
         return [_qualified(type(part)), _name(name)]
-    # One that is compared by its fields, and not by what it is, such as a file.
+    # Only dataclasses that are compared by their fields: equal fields of others, such as a path, may mean other content.
     if dataclasses.is_dataclass(part) and not isinstance(part, type) and type(part).__eq__ is not object.__eq__:
         fields = [field.name for field in dataclasses.fields(part) if field.compare]
         return [_qualified(type(part)), *(_name(getattr(part, name)) for name in fields)]
@@ -183,13 +183,13 @@ def _versions() -> list[str]:
 
 
 def _sources() -> str | None:
-    """A digest of the modules that were not installed; None where one of them may not be what its file says now."""
+    """A digest of the source text that was not installed; None where a file may have changed since it was imported."""
     modules = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
     loaded = {file for file in modules if file and not file.startswith(_INSTALLED)}
     # All of this package, which may be installed, and imports some parts where they are used.
     files = sorted(loaded | _files | _package())
     try:
-        # The second is of a file that took the place of another, too, whatever its own date.
+        # ctime as well: a copied file may keep an old mtime.
         changed = tuple(max(found.st_mtime_ns, found.st_ctime_ns) for found in map(os.stat, files))
         if max(changed) / 1e9 > _BEGUN - AGE:
             return None
@@ -205,7 +205,7 @@ def _package() -> frozenset[str]:
 
 @functools.lru_cache(maxsize=4)
 def _digest(files: tuple[str, ...], changed: tuple[int, ...]) -> str:
-    """Of the texts of files that changed last at these times."""
+    """SHA-256 of the names and texts of files; the times of their last changes are there for the cache."""
     sha = hashlib.sha256()
     for file in files:
         text = pathlib.Path(file).read_bytes()
@@ -213,7 +213,7 @@ def _digest(files: tuple[str, ...], changed: tuple[int, ...]) -> str:
     return sha.hexdigest()
 
 
-# Its file: a digest, the tree of the result, the program.
+# The file of a program: a digest, the tree of the result, the program itself.
 
 
 def _read(path: pathlib.Path) -> tuple[export.Exported, Any] | None:
@@ -239,13 +239,13 @@ def _write(path: pathlib.Path, exported: export.Exported, tree: Any) -> None:
     try:
         content = json.dumps(_folded(tree)).encode() + b"\n" + exported.serialize()
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Whole or not at all, in a folder of its own that goes with it where the disk is full.
+        # Renamed when it is whole; where the disk is full, the temporary folder takes the rest of it away.
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
             written = pathlib.Path(folder) / "program"
             written.write_bytes(hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
             os.replace(written, path)
         _forget(path.parents[1])
-    except (OSError, UnnamedError):
+    except Exception:  # a full disk, or what cannot be written as JSON or by JAX: it is traced the next time, too
         return
 
 

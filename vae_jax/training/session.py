@@ -327,7 +327,7 @@ def load(
 def state_like(spec: RunSpec, hyperparams: Hyperparams, dataset: Dataset) -> TrainState:
     """The shapes of the state of these runs."""
     count = len(hyperparams.seed)
-    # Of the program that makes it, which is traced in any case; perhaps on fewer devices than it is trained on.
+    # By the program that makes the first state, which is traced in any case. Training may have had more devices.
     mesh = runs.mesh(count, min(spec.train.data_devices, jax.device_count()))
     statistics = runs.shaped(dataset.statistics(spec.model.normalize), mesh)
     many = runs.shaped(hyperparams, mesh, -(-count // mesh.shape["runs"]) * mesh.shape["runs"])

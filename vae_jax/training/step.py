@@ -252,8 +252,8 @@ class Program:
 def program_of(spec: RunSpec) -> Program:
     """The program of a spec: the same object each time, so that a process traces and compiles it once.
 
-    Specs share it that differ in what the host alone looks at, when chunks end and checkpoints are saved, or in how many
-    epochs there are, where the learning rate does not depend on that.
+    Specs share a program if they differ only in what the host decides by: when chunks end, when checkpoints are saved, and,
+    where the learning rate is constant, how many epochs there are.
     """
     train = dataclasses.replace(spec.train, chunk_epochs=0, checkpoint_every=0, checkpoint_steps=0)
     if spec.optimizer.schedule == "constant":
