@@ -4,6 +4,7 @@ import logging
 import pathlib
 import shutil
 import sys
+import types
 from typing import NamedTuple
 
 import jax
@@ -164,11 +165,19 @@ def test_a_state_of_another_structure_is_not_loaded(saved, other):
         checkpoints.load_latest(saved, other)
 
 
-def test_what_is_silenced_speaks_again(copy):
-    before = logging.root.manager.disable, sys.unraisablehook
-    (copy / "3" / "_CHECKPOINT_METADATA").write_text("")
+def test_what_is_silenced_speaks_again(copy, monkeypatch, caplog):
+    """But for what tasks of Orbax that were cancelled report after its loop of events was closed."""
+    reported, disabled = [], logging.root.manager.disable
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: reported.append(str(unraisable.exc_value)))
+    for path in files_of(copy, 3):
+        path.unlink()
     checkpoints.load_latest(copy, STATE)
-    assert (logging.root.manager.disable, sys.unraisablehook) == before
+    assert logging.root.manager.disable == disabled
+    for said in ("Event loop is closed", "something else"):
+        sys.unraisablehook(types.SimpleNamespace(exc_value=RuntimeError(said)))
+    for said in ("Future exception was never retrieved\nfuture: <Future>", "something else"):
+        logging.getLogger("asyncio").error(said)
+    assert reported == caplog.messages == ["something else"]
 
 
 def test_links_are_no_checkpoints_and_stay(copy, tmp_path):

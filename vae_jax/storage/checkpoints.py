@@ -125,15 +125,30 @@ def _silent() -> Iterator[None]:
     """Suppress the pages that Orbax and its tasks print about a damaged file: we print one line."""
     disabled, hook = logging.root.manager.disable, sys.unraisablehook
     logging.disable(logging.CRITICAL)
-    sys.unraisablehook = lambda _: None  # reads that Orbax cancelled report to a closed event loop
+    sys.unraisablehook = lambda _: None
     try:
         yield
     except Exception:
         gc.collect()  # failed tasks log when they are collected
+        # Some end later: what they log, and what they report to a loop of events that is closed by then.
+        logging.getLogger("asyncio").addFilter(_of_no_late_task)
+        hook = _without_late_tasks(hook)
         raise
     finally:
         logging.disable(disabled)
         sys.unraisablehook = hook
+
+
+def _of_no_late_task(record: logging.LogRecord) -> bool:
+    return "exception was never retrieved" not in record.getMessage()
+
+
+def _without_late_tasks(hook):
+    def report(unraisable) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            hook(unraisable)
+
+    return report
 
 
 def steps(directory: pathlib.Path) -> list[int]:
