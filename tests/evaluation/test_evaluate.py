@@ -637,6 +637,9 @@ def test_frechet_of_many_pixels_is_that_of_the_first_images(monkeypatch):
     assert frechet.images_of(5000, 6) == 5
     assert frechet.images_of(5000, 5) == 5000
     found = distance(a, b)
+    spread = frechet.Spread(6).add(a[:3]).add(a[3:])
+    assert spread.is_full
+    assert sum((rows if rows.base is None else rows.base).nbytes for rows in spread._rows) == 5 * 6 * 8  # no more is kept
     monkeypatch.undo()
     assert found == pytest.approx(distance(a[:5], b[:5]), rel=1e-9)
     assert found == pytest.approx(reference(a[:5], b[:5]), rel=1e-6)

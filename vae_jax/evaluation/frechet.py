@@ -36,9 +36,10 @@ class Spread:
 
     def add(self, images: Float[np.ndarray, "n *shape"]) -> "Spread":
         """Take in a batch; returns this object."""
-        flat = np.asarray(images, float).reshape(len(images), -1)
         if self.pixels > SIDE:
-            flat = flat[: SIDE - self.count]
+            images = images[: SIDE - self.count]  # before the copy, all of which a view of some of its rows would keep
+        flat = np.array(images, float).reshape(len(images), -1)
+        if self.pixels > SIDE:
             self._rows.append(flat)
         else:
             if not self.count:
@@ -49,6 +50,11 @@ class Spread:
             self._products += flat.T @ flat
         self.count += len(flat)
         return self
+
+    @property
+    def is_full(self) -> bool:
+        """Whether further images would change nothing."""
+        return self.pixels > SIDE and self.count == SIDE
 
     @property
     def mean(self) -> Float[np.ndarray, " pixels"]:
@@ -103,6 +109,8 @@ def _reference(setting: Setting) -> Target:
     spread = Spread(math.prod(setting.model.shape))
     for images in blocks(setting.dataset, "test"):
         spread.add(images)
+        if spread.is_full:
+            break
     return Target(spread)
 
 
