@@ -22,13 +22,17 @@ from vae_jax.storage import run_directory, tables
 from vae_jax.study import study
 from vae_jax.system import signals
 
-SEEDS = "--sweep=seed=0,1"
-EPOCHS = SMALL["train.epochs"]
+SEEDS, MORE = "--sweep=seed=0,1", "--sweep=seed=0,1,2,3"
+EPOCHS = 4
+LITTLE = {"eval__train": "false", "eval__aggregate_samples": 0, "eval__calibration_samples": 0, "eval__decoded": 0}
 
 
 def arguments(workdir: pathlib.Path, *more: str, **fields) -> list[str]:
-    """What is typed for the small study in `workdir`; two underscores for a dot."""
-    settings = SMALL | {name.replace("__", "."): value for name, value in fields.items()}
+    """What is typed for the small study in `workdir`; two underscores for a dot.
+
+    All studies have groups of two runs: as few programs as can be are compiled for this file.
+    """
+    settings = SMALL | {"train.epochs": EPOCHS} | {name.replace("__", "."): value for name, value in fields.items()}
     typed = [f"--config.{key}={value}" for key, value in settings.items()]
     return ["--config=configs/vae.py", *typed, f"--workdir={workdir}", *more]
 
@@ -41,6 +45,23 @@ def whole(forks, tmp_path_factory):
     start = time.monotonic()
     assert forks.run("train", arguments(folder / "whole", SEEDS), drawn=True).code == 0
     return folder / "whole", time.monotonic() - start
+
+
+@pytest.fixture(scope="module")
+def plain(forks, tmp_path_factory):
+    """The same study, of which little is evaluated; read only. For what happens in training, or to any of its files."""
+    workdir = tmp_path_factory.mktemp("plain") / "plain"
+    assert forks.run("train", arguments(workdir, SEEDS, **LITTLE)).code == 0
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def grown(forks, plain, tmp_path_factory):
+    """That study, grown by two runs; read only."""
+    workdir = tmp_path_factory.mktemp("grown") / "grown"
+    shutil.copytree(plain, workdir)
+    assert forks.run("train", arguments(workdir, MORE, **LITTLE)).code == 0
+    return workdir
 
 
 def assert_same(ours: pathlib.Path, theirs: pathlib.Path) -> None:
@@ -61,9 +82,6 @@ def said_in_one_line(ended) -> str:
 # Killed and stopped
 
 
-LITTLE = {"eval__train": "false", "eval__aggregate_samples": 0, "eval__calibration_samples": 0, "eval__decoded": 0}
-
-
 def streamed(folder: pathlib.Path) -> dict:
     """Settings of data that are read for each batch: two blocks of which are an epoch, with a checkpoint after each.
 
@@ -75,14 +93,13 @@ def streamed(folder: pathlib.Path) -> dict:
 
 
 @pytest.fixture(scope="module")
-def whole_streamed(forks, tmp_path_factory):
-    """The small study on such data, never stopped; how long it took, and its settings."""
+def whole_streamed(forks, whole, tmp_path_factory):
+    """The small study on such data, never stopped; how long the one in memory was trained and evaluated; its settings."""
     folder = tmp_path_factory.mktemp("streamed")
     fields = streamed(folder)
-    assert forks.run("train", arguments(folder / "compiled", SEEDS, **fields)).code == 0
-    start = time.monotonic()
     assert forks.run("train", arguments(folder / "whole", SEEDS, **fields)).code == 0
-    return folder / "whole", time.monotonic() - start, fields
+    seconds = sum(line["seconds"] for line in run_directory.read_jsonl(whole[0] / "log.jsonl"))
+    return folder / "whole", seconds, fields
 
 
 @pytest.mark.parametrize("kills", [3, pytest.param(30, marks=pytest.mark.stress)])
@@ -130,26 +147,24 @@ def killed(forks, whole, tmp_path, kills: int, drawn: bool = False, **fields) ->
     return cut
 
 
-def test_killed_while_growing(forks, whole, tmp_path):
+def test_killed_while_growing(forks, plain, grown, tmp_path):
     """SIGKILL in the first save of the new runs, and when they are evaluated: in the end what it is without any."""
-    more = "--sweep=seed=0,1,2,3"  # two more: by the programs of the first two
-    grown, workdir = (pathlib.Path(shutil.copytree(whole[0], tmp_path / name)) for name in ("grown", "killed"))
-    assert forks.run("train", arguments(grown, more)).code == 0
+    workdir = pathlib.Path(shutil.copytree(plain, tmp_path / "killed"))
     for moment in ("checkpoints/group_001/*", "arrays/run_0002*"):
-        process = forks.start("train", arguments(workdir, more))
+        process = forks.start("train", arguments(workdir, MORE, **LITTLE))
         wait_for(lambda: is_there(workdir, moment))  # noqa: B023
         os.kill(process, signal.SIGKILL)
         assert forks.end().code == -signal.SIGKILL
         # The old table or the new one, whole.
-        assert (workdir / "results.csv").read_bytes() in [(each / "results.csv").read_bytes() for each in (whole[0], grown)]
-    ended = forks.run("train", arguments(workdir, more))
+        assert (workdir / "results.csv").read_bytes() in [(each / "results.csv").read_bytes() for each in (plain, grown)]
+    ended = forks.run("train", arguments(workdir, MORE, **LITTLE))
     assert ended.code == 0, ended
     assert_same(workdir, grown)
     assert (workdir / "config.json").read_bytes() == (grown / "config.json").read_bytes()
-    assert (workdir / "metrics.jsonl").read_bytes().startswith((whole[0] / "metrics.jsonl").read_bytes())
-    assert signed(workdir)[:1] == signed(whole[0])
+    assert (workdir / "metrics.jsonl").read_bytes().startswith((plain / "metrics.jsonl").read_bytes())
+    assert signed(workdir)[:1] == signed(plain)
     for name in ("arrays/run_0000.npz", "arrays/run_0001.npz", "models/run_0001.npz"):
-        assert (workdir / name).read_bytes() == (whole[0] / name).read_bytes(), name
+        assert (workdir / name).read_bytes() == (plain / name).read_bytes(), name
 
 
 LONG = {"train__epochs": 150}  # so that it is still training when something happens
@@ -159,8 +174,8 @@ def test_stopped_by_signals(forks, tmp_path):
     """SIGTERM, then Ctrl-C: each saves at the end of the chunk, says how to go on, and exits with its code."""
     fields = LONG | {"train__checkpoint_every": 0}
     whole, workdir = tmp_path / "whole", tmp_path / "stopped"
-    assert forks.run("train", arguments(whole, "--eval=none", **fields)).code == 0
-    command = arguments(workdir, "--eval=none", **fields)
+    assert forks.run("train", arguments(whole, SEEDS, "--eval=none", **fields)).code == 0
+    command = arguments(workdir, SEEDS, "--eval=none", **fields)
     metrics = workdir / "metrics.jsonl"
     for number, more in ((signal.SIGTERM, ["--restart"]), (signal.SIGINT, [])):
         size = metrics.stat().st_size if metrics.exists() else 0
@@ -170,7 +185,7 @@ def test_stopped_by_signals(forks, tmp_path):
         ended = forks.end()
         assert (ended.code, ended.out) == (128 + number, ""), ended
         epoch = max(int(path.name) for path in (workdir / "checkpoints" / "group_000").iterdir())
-        assert epoch + 1 == len(run_directory.read_jsonl(metrics)) < 150  # one before the first step
+        assert epoch + 1 == len(run_directory.read_jsonl(metrics)) / 2 < 150  # one before the first step
         typed = shlex.join([sys.executable, "-m", "experiments.train", *command])
         assert ended.err.splitlines()[-1] == (
             f"stopped by {number.name}, saved after epoch {epoch} of 150; to go on: {typed}"
@@ -218,14 +233,14 @@ def test_a_file_that_is_cut_short_under_a_run(forks, whole_streamed, tmp_path):
 
 
 @pytest.fixture
-def begun(forks, whole, tmp_path):
+def begun(plain, tmp_path):
     """The small study up to its last checkpoint but one."""
     workdir = tmp_path / "begun"
-    shutil.copytree(whole[0], workdir)
+    shutil.copytree(plain, workdir)
     (workdir / "results.csv").unlink()
     shutil.rmtree(workdir / "checkpoints" / "group_000" / str(EPOCHS))
     shutil.rmtree(workdir / "arrays")
-    (workdir / "metrics.jsonl").write_text("".join((whole[0] / "metrics.jsonl").read_text().splitlines(True)[: 2 * EPOCHS]))
+    (workdir / "metrics.jsonl").write_text("".join((plain / "metrics.jsonl").read_text().splitlines(True)[: 2 * EPOCHS]))
     return workdir
 
 
@@ -234,30 +249,30 @@ def largest(folder: pathlib.Path) -> int:
 
 
 @pytest.mark.parametrize("where", ["checkpoints", "metrics.jsonl", "arrays"])
-def test_a_full_disk(forks, whole, begun, where):
+def test_a_full_disk(forks, plain, begun, where):
     """No byte too many in the file that grows: one line that names it, and what was there goes on later."""
     metrics = (begun / "metrics.jsonl").stat().st_size
-    saved = largest(whole[0] / "checkpoints")
-    limit = {"checkpoints": saved // 2, "metrics.jsonl": metrics + 10, "arrays": largest(whole[0] / "arrays") - 10}[where]
+    saved = largest(plain / "checkpoints")
+    limit = {"checkpoints": saved // 2, "metrics.jsonl": metrics + 10, "arrays": largest(plain / "arrays") - 10}[where]
     if where == "checkpoints":  # whose files are smaller than metrics.jsonl is in the end: from the beginning
         (begun / "metrics.jsonl").unlink()
         shutil.rmtree(begun / "checkpoints")
     elif where == "arrays":  # trained, and not evaluated
-        begun = pathlib.Path(shutil.copytree(whole[0], begun.parent / "trained"))
+        begun = pathlib.Path(shutil.copytree(plain, begun.parent / "trained"))
         (begun / "results.csv").unlink()
-    settings = arguments(begun, SEEDS)
+    settings = arguments(begun, SEEDS, **LITTLE)
     if where == "metrics.jsonl":  # with no programs compiled before: that those cannot be kept is not worth a line
         settings.append(f"--compilation_cache={begun.parent / 'programs'}")
     said = said_in_one_line(forks.run("train", settings, limit=limit))
     assert str(begun / where) in said
     assert not (begun / "results.csv").exists()
-    assert forks.run("train", arguments(begun, SEEDS)).code == 0
-    assert_same(begun, whole[0])
+    assert forks.run("train", arguments(begun, SEEDS, **LITTLE)).code == 0
+    assert_same(begun, plain)
 
 
 def test_a_directory_that_is_taken_away(forks, tmp_path):
     workdir, away = tmp_path / "workdir", tmp_path / "away"
-    forks.start("train", arguments(workdir, **LONG))
+    forks.start("train", arguments(workdir, SEEDS, **LONG, **LITTLE))
     wait_for(lambda: is_there(workdir, "checkpoints/*/2"))
     workdir.rename(away)
     said = said_in_one_line(forks.end())
@@ -271,13 +286,13 @@ def test_a_directory_that_is_taken_away(forks, tmp_path):
 
 def test_a_directory_without_its_config_is_not_gone_on_with(forks, begun):
     (begun / "config.json").unlink()
-    said = said_in_one_line(forks.run("train", arguments(begun, SEEDS)))
+    said = said_in_one_line(forks.run("train", arguments(begun, SEEDS, **LITTLE)))
     assert said.endswith("has metrics.jsonl but no config.json; start over by --restart")
 
 
-def test_restart_removes_its_own_files_only(forks, whole, tmp_path):
+def test_restart_removes_its_own_files_only(forks, grown, tmp_path):
     workdir = tmp_path / "again"
-    shutil.copytree(whole[0], workdir)
+    shutil.copytree(grown, workdir)
     foreign = ["notes.txt", "arrays/mine.npz", "arrays/run_1.txt", "checkpoints/mine", "checkpoints/group_000/mine"]
     foreign += ["figures/mine.png", "checkpoints/group_mine/2024/mine", "results.csv.bak", "arrays/run_0007.npz"]
     for name in foreign:
@@ -286,7 +301,7 @@ def test_restart_removes_its_own_files_only(forks, whole, tmp_path):
     for epoch in (EPOCHS, EPOCHS - 1):
         (workdir / "checkpoints" / "group_000" / str(epoch) / "_CHECKPOINT_METADATA").write_text("")
     (workdir / "results.csv").unlink()
-    ended = forks.run("train", arguments(workdir, SEEDS))
+    ended = forks.run("train", arguments(workdir, MORE, **LITTLE))
     assert "no checkpoint is whole; start over by --restart" in ended.err
     assert ended.code == 2
     # A mistake removes nothing.
@@ -296,12 +311,12 @@ def test_restart_removes_its_own_files_only(forks, whole, tmp_path):
     # Drawn by the study, and not of this one.
     run_directory.record(workdir, ["figures/old.png"])
     (workdir / "figures" / "old.png").write_text("old")
-    ended = forks.run("train", arguments(workdir, "--restart", "--sweep=seed=1"))
+    ended = forks.run("train", arguments(workdir, "--restart", "--sweep=seed=1,2", **LITTLE))
     assert ended.code == 0, ended
     assert not (workdir / "figures" / "old.png").exists()
-    (row,) = tables.read_csv(workdir / "results.csv")
-    assert row == tables.read_csv(whole[0] / "results.csv")[1] | {"run": 0}
-    assert not run_directory.arrays_path(workdir, 1).exists()
+    rows = tables.read_csv(grown / "results.csv")[1:3]
+    assert tables.read_csv(workdir / "results.csv") == [row | {"run": number} for number, row in enumerate(rows)]
+    assert not [*workdir.glob("arrays/run_000[23]*"), *workdir.glob("checkpoints/group_001/*")]
     assert [(workdir / name).read_text() for name in foreign] == foreign
 
 
@@ -309,7 +324,7 @@ def contents(folder: pathlib.Path) -> dict:
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
 
 
-@pytest.mark.parametrize("name", ["results.csv", "config.json", "arrays/run_0001.npz", "checkpoints/group_000/5/mine"])
+@pytest.mark.parametrize("name", ["results.csv", "config.json", "arrays/run_0001.npz", "checkpoints/group_000/3/mine"])
 @pytest.mark.parametrize("restart", [False, True], ids=["", "restart"])
 def test_files_that_no_study_wrote_are_not_overwritten(whole, tmp_path, monkeypatch, name, restart):
     monkeypatch.chdir(ROOT)
@@ -393,8 +408,8 @@ def test_arrays_that_somebody_swapped(whole, tmp_path):
 # Diverged
 
 
-def test_a_diverged_run_harms_no_other(forks, whole, tmp_path):
-    command = arguments(tmp_path / "grid", "--sweep=optimizer.learning_rate=3e-3,1e6")
+def test_a_diverged_run_harms_no_other(forks, plain, tmp_path):
+    command = arguments(tmp_path / "grid", "--sweep=optimizer.learning_rate=3e-3,1e6", **LITTLE)
     ended = forks.run("train", command)
     assert ended.code == 3, ended
     rows = tables.read_csv(tmp_path / "grid" / "results.csv")
@@ -405,9 +420,9 @@ def test_a_diverged_run_harms_no_other(forks, whole, tmp_path):
     assert last.startswith(f"error: 1 of 2 runs diverged: run 1 (vae, optimizer.learning_rate=1000000.0) at step {step};")
     assert f"  diverged at step {step}\n" in ended.out
     # The other, bit for bit.
-    assert rows[0] == tables.read_csv(whole[0] / "results.csv")[0] | {"optimizer.learning_rate": 0.003}
+    assert rows[0] == tables.read_csv(plain / "results.csv")[0] | {"optimizer.learning_rate": 0.003}
     lines = run_directory.read_jsonl(tmp_path / "grid" / "metrics.jsonl")
-    assert lines[::2] == run_directory.read_jsonl(whole[0] / "metrics.jsonl")[::2]
+    assert lines[::2] == run_directory.read_jsonl(plain / "metrics.jsonl")[::2]
     # Frozen: what depends on the state alone stays as it is.
     late = [line["valid_mean_std"] for line in lines[1::2] if line["step"] > step]
     assert len(late) > 2
@@ -485,7 +500,7 @@ def test_a_directory_of_a_format_to_come_is_refused(whole, tmp_path):
 # The same command
 
 
-def test_the_same_command_twice_and_the_grid_the_other_way_round(forks, whole, tmp_path):
+def test_the_same_command_twice_and_the_grid_the_other_way_round(forks, whole, plain, tmp_path):
     compiled = whole[0].parent / "compiled"
     names = {str(path.relative_to(compiled)) for path in compiled.rglob("*") if path.is_file()}
     names -= {"log.jsonl", "report.html"}  # which name the command, and with it the directory
@@ -493,6 +508,6 @@ def test_the_same_command_twice_and_the_grid_the_other_way_round(forks, whole, t
         if "checkpoints" not in name:  # Orbax names its files by chance; what they hold is signed
             assert (compiled / name).read_bytes() == (whole[0] / name).read_bytes(), name
     assert_same(compiled, whole[0])
-    assert forks.run("train", arguments(tmp_path / "turned", "--sweep=seed=1,0")).code == 0
+    assert forks.run("train", arguments(tmp_path / "turned", "--sweep=seed=1,0", **LITTLE)).code == 0
     turned = tables.read_csv(tmp_path / "turned" / "results.csv")
-    assert [row | {"run": 1 - row["run"]} for row in turned[::-1]] == tables.read_csv(whole[0] / "results.csv")
+    assert [row | {"run": 1 - row["run"]} for row in turned[::-1]] == tables.read_csv(plain / "results.csv")
