@@ -21,8 +21,14 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scik
 def versions_and_device() -> dict:
     """What numbers may depend on, beside the config: {"versions": {package: version}, "device": text}."""
     versions = {"vae_jax": vae_jax.__version__, "python": platform.python_version()}
-    versions |= {package: importlib.metadata.version(package) for package in PACKAGES}
+    versions |= _installed()
     return {"versions": versions, "device": f"{jax.devices()[0].device_kind} ({jax.default_backend()})"}
+
+
+@functools.cache
+def _installed() -> dict[str, str]:
+    """The versions of the packages; reading them takes a twentieth of a second."""
+    return {package: importlib.metadata.version(package) for package in PACKAGES}
 
 
 @functools.cache
