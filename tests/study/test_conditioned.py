@@ -13,7 +13,7 @@ from support import ROOT, SMALL, assert_same_numbers, tiny
 from vae_jax.api import frames, trained
 from vae_jax.core import errors
 from vae_jax.data.dataset import load
-from vae_jax.evaluation import closed_form
+from vae_jax.evaluation import closed_form, evaluate
 from vae_jax.storage import run_directory, tables, trained_models
 from vae_jax.study import study
 
@@ -124,13 +124,13 @@ def test_trained_for_one_beta_it_reaches_what_the_plain_network_does(directory, 
 
 
 def quick():
-    """Four epochs with a checkpoint after each."""
-    fields = {"train__epochs": 4, "train__chunk_epochs": 1, "train__checkpoint_every": 1, "train__batch_size": 16}
-    return config(**fields, optimizer__schedule="constant", baselines=(), eval__betas=(0.5, 2.0), eval__samples=2)
+    """Four epochs of a step, with a checkpoint after each."""
+    fields = {"train__epochs": 4, "train__chunk_epochs": 1, "train__checkpoint_every": 1}
+    return config(**fields, optimizer__schedule="constant", baselines=(), eval__betas=(0.5, 2.0))
 
 
 @pytest.fixture(scope="module")
-def short(in_the_checkout, tmp_path_factory):
+def short(in_the_checkout, one_run_at_a_time, tmp_path_factory):
     """One seed; read only."""
     workdir = tmp_path_factory.mktemp("short") / "run"
     study.run(quick(), workdir, None, [("seed", [0])])
@@ -160,7 +160,9 @@ def test_with_another_seed_the_rows_that_are_there_keep_their_numbers(begun):
 
 
 def test_evaluated_at_fewer_betas_the_files_of_the_others_are_removed(begun):
+    before = evaluate._over_runs.cache_info().misses
     rows = study.evaluate(begun, {"eval.betas": (2.0,)})
+    assert evaluate._over_runs.cache_info().misses == before  # by the same programs
     assert [(row["run"], row["objective.beta"]) for row in rows] == [(0, 1.0), (1, 2.0)]
     for folder in ("arrays", "models"):
         assert sorted(path.name for path in (begun / folder).iterdir()) == ["run_0000.npz", "run_0001.npz"]

@@ -265,9 +265,11 @@ class Programs(NamedTuple):
         """For `together` runs or fewer at a time."""
         mesh = runs.mesh(together)
         setting = plan.setting
+        # At which betas there are rows is not seen by a program: evaluations that differ in it alone share theirs.
+        spec = dataclasses.replace(setting.spec, betas=())
 
         def over(function: Callable, *static, mapped: int = 1) -> Any:
-            return _over_runs(registry.changes(), function, setting.model, setting.spec, *static, mesh=mesh, mapped=mapped)
+            return _over_runs(registry.changes(), function, setting.model, spec, *static, mesh=mesh, mapped=mapped)
 
         return Programs(
             mesh,
