@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-from support import tiny
+from support import LINEAR, tiny
 
 from vae_jax.api import trained
 from vae_jax.core import errors
@@ -16,6 +16,8 @@ from vae_jax.study import study
 
 pytestmark = pytest.mark.usefixtures("one_run_at_a_time")
 BOUNDS = {"eval__calibration_samples": 0, "eval__decoded": 0}  # what a model says of itself is evaluated, and no more
+METRICS = {"distortion", "rate", "elbo", "mse", "active_units", "mean_std", "knn_accuracy", "frechet_prior"}
+METRICS |= {"frechet_midpoint", "train_distortion", "train_rate", "train_elbo", "train_mse"}
 RUNS = {"ae": (0.0, 0.0), "half": (0.5, 0.25), "vae": (1.0, 1.0), "beta_vae": (1.0, 4.0)}
 
 
@@ -28,7 +30,7 @@ def sweep(add):
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("digits") / "run"
-    study.run(tiny(eval__samples=32, eval__importance_samples=50, **BOUNDS), workdir, sweep)
+    study.run(tiny(eval__samples=32, eval__importance_samples=50, **BOUNDS, **LINEAR), workdir, sweep)
     return workdir
 
 
@@ -41,12 +43,12 @@ def test_split():
 def rgb(tmp_path_factory):
     """Convolutions with a learned sigma on RGB bytes."""
     folder = tmp_path_factory.mktemp("rgb")
-    pixels = np.random.default_rng(0).integers(0, 256, (60, 8, 8, 3), dtype=np.uint8)
-    np.savez(folder / "rgb.npz", train=pixels[:48], test=pixels[48:])
+    pixels, labels = np.random.default_rng(0).integers(0, 256, (60, 8, 8, 3), dtype=np.uint8), np.arange(60) % 4
+    np.savez(folder / "rgb.npz", train=pixels[:48], test=pixels[48:], train_labels=labels[:48], test_labels=labels[48:])
     fields = {"data__name": "npz", "data__path": str(folder / "rgb.npz"), "train__batch_size": 16}
     model = {"model__encoder": "conv", "model__decoder": "conv", "model__hidden": (4, 8), "model__likelihood": "gaussian"}
-    batch = {"eval__batch_size": 16}  # a batch is filled up
-    study.run(tiny(**fields, **model, model__sigma="learned", eval__samples=32, **batch, **BOUNDS), folder / "run")
+    measured = {"eval__batch_size": 16, "eval__decoded": 20, "eval__calibration_samples": 0}  # a batch is filled up
+    study.run(tiny(**fields, **model, model__sigma="learned", eval__samples=32, **measured), folder / "run")
     return folder / "run", pixels[48:]
 
 
@@ -100,6 +102,12 @@ def test_rgb_with_convolutions_and_a_learned_sigma(rgb):
     assert model.reconstruct(pixels).shape == (12, 8, 8, 3)
     values = model.elbo(pixels, samples=32, seed=1)
     assert abs(values.mean(dtype=float) - model.row["elbo"]) < 5 * np.hypot(model.row["elbo_se"], model.row["elbo_se"])
+
+
+def test_every_metric_of_rgb_is_finite(rgb):
+    (row,) = tables.read_csv(rgb[0] / "results.csv")
+    assert row.keys() >= METRICS
+    assert np.isfinite([row[name] for name in METRICS]).all()
 
 
 # What it takes.
@@ -202,26 +210,38 @@ READER = """
 import json, sys, zipfile
 import jax, numpy
 assert "vae_jax" not in sys.modules
-with zipfile.ZipFile("model.zip") as archive:
-    card = json.loads(archive.read("card.json"))
-    encode, decode = (jax.export.deserialize(bytearray(archive.read(f"{name}.bin"))).call for name in ("encoder", "decoder"))
-images = numpy.load("images.npy")
-mean, std = encode(images)
-numpy.savez("out.npz", mean=mean, std=std, decoded=decode(mean), one=decode(mean[:1]))
-print(json.dumps(card))
+for which in sys.argv[1:]:
+    with zipfile.ZipFile(f"{which}.zip") as archive:
+        programs = (jax.export.deserialize(bytearray(archive.read(f"{name}.bin"))) for name in ("encoder", "decoder"))
+        encode, decode = (program.call for program in programs)
+        card = json.loads(archive.read("card.json"))
+    mean, std = encode(numpy.load(f"{which}.npy"))
+    numpy.savez(f"{which}_out.npz", mean=mean, std=std, decoded=decode(mean), one=decode(mean[:1]))
+    print(json.dumps(card))
 """
 
 
-@pytest.mark.parametrize("which", ["digits", "rgb"])
-def test_an_export_is_read_without_this_project(which, digits, rgb, test_split, tmp_path):
-    workdir, stored = (digits, test_split.splits["test"].pixels[:7]) if which == "digits" else (rgb[0], rgb[1])
-    model = trained.load(workdir, **({"name": "vae", "seed": 0} if which == "digits" else {"seed": 0}))
-    model.export(tmp_path / "model.zip")
-    np.save(tmp_path / "images.npy", (stored / model.images.levels).astype(np.float32))
-    done = subprocess.run([sys.executable, "-I", "-c", READER], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+@pytest.fixture(scope="module")
+def read_elsewhere(digits, rgb, test_split, tmp_path_factory):
+    """By name: a model, images, and card and arrays that a process without this project got from its export."""
+    folder = tmp_path_factory.mktemp("exports")
+    models = {"digits": trained.load(digits, name="vae", seed=0), "rgb": trained.load(rgb[0], seed=0)}
+    stored = {"digits": test_split.splits["test"].pixels[:7], "rgb": rgb[1]}
+    for which, model in models.items():
+        model.export(folder / f"{which}.zip")
+        np.save(folder / f"{which}.npy", (stored[which] / model.images.levels).astype(np.float32))
+    command = [sys.executable, "-I", "-c", READER, *models]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    card, codes = json.loads(done.stdout), model.encode(stored)
-    with np.load(tmp_path / "out.npz") as out:
+    cards = map(json.loads, done.stdout.splitlines())
+    return {which: (models[which], stored[which], next(cards), folder / f"{which}_out.npz") for which in models}
+
+
+@pytest.mark.parametrize("which", ["digits", "rgb"])
+def test_an_export_is_read_without_this_project(which, read_elsewhere):
+    model, stored, card, path = read_elsewhere[which]
+    codes = model.encode(stored)
+    with np.load(path) as out:
         np.testing.assert_allclose(out["mean"], codes.mean, rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(out["std"], codes.std, rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(out["decoded"], model.decode(codes.mean), rtol=1e-4, atol=1e-5)

@@ -11,12 +11,13 @@ from support import LINEAR, NOT_EVALUATED, assert_same_numbers, tiny
 
 from vae_jax.core import errors, registry
 from vae_jax.evaluation import evaluate
+from vae_jax.storage import run_directory, tables
 from vae_jax.study import ahead, study
 from vae_jax.system import signals, traced
 from vae_jax.training import loop, step
 
 SEEDS = ("seed", ("0", "1"))
-GROUPS = (("model.latents", ("1", "2")), SEEDS)  # four runs, two programs of each kind
+GROUPS = (("model.latents", ("2", "1")), SEEDS)  # four runs, two programs of each kind
 THREE_GROUPS = (("model.latents", ("1", "2", "3")), SEEDS)
 
 
@@ -60,6 +61,18 @@ def trained(tmp_path_factory):
     return workdir, found
 
 
+def test_what_is_wrong_in_a_thread_is_told_where_it_is_needed(trained, tmp_path, monkeypatch):
+    """Training, by the programs of `trained`, is done by then, and saved."""
+
+    def of(setting):
+        raise errors.UserError("eval.factor=hair: not there")
+
+    monkeypatch.setattr(ahead.evaluate.Plan, "of", staticmethod(of))
+    with pytest.raises(errors.UserError, match=r"eval\.factor=hair: not there"):
+        study.run(tiny(**LINEAR), tmp_path / "run", None, (SEEDS,))
+    assert (tmp_path / "run" / "checkpoints" / "group_000" / "4").is_dir()
+
+
 def test_every_program_is_compiled_once_and_in_a_thread(trained, tmp_path, compiled, not_ahead):
     """As many as where they are called, and the same bits."""
     workdir, in_threads = trained
@@ -79,23 +92,28 @@ def forget_programs():
     evaluate._over_runs.cache_clear()
 
 
-def test_programs_that_were_kept_are_not_traced_and_give_the_same_bits(tmp_path, compiled, monkeypatch):
-    seeds = (SEEDS,)
-    forget_programs()
-    study.run(tiny(**LINEAR), tmp_path / "traced", None, seeds)
-    assert compiled
+def numbers(workdir) -> tuple:
+    """Rows, lines and arrays of the first two runs, without the setting that makes groups."""
+    rows = [row | {"model.latents": ""} for row in tables.read_cells(workdir / "results.csv")[:2]]
+    lines = [row for row in run_directory.read_metrics(workdir) if row["run"] < 2]
+    arrays = [run_directory.read_arrays(run_directory.arrays_path(workdir, run)) for run in range(2)]
+    return rows, lines, [{name: array.tobytes() for name, array in each.items()} for each in arrays]
+
+
+def test_programs_that_were_kept_are_not_traced_and_give_the_same_bits(trained, tmp_path, compiled, monkeypatch):
+    """The bits of the first group of `trained`, of whose settings the study is."""
+    traced_each_time = numbers(trained[0])
     monkeypatch.setattr(traced, "_directory", tmp_path / "programs")
     monkeypatch.setattr(traced, "_BEGUN", time.time() + 10**6)  # as if this checkout were old
     monkeypatch.setattr(registry, "added", dict)
     for name in ("first", "again"):
         forget_programs()
-        study.run(tiny(**LINEAR), tmp_path / name, None, seeds)
-        assert_same_numbers(tmp_path / "traced", tmp_path / name)
-        del compiled[:]
+        study.run(tiny(**LINEAR), tmp_path / name, None, (SEEDS,))
+        assert numbers(tmp_path / name) == traced_each_time
         monkeypatch.setattr(traced, "_traced", None)
     forget_programs()
     study.evaluate(tmp_path / "again")  # by the same programs
-    assert_same_numbers(tmp_path / "traced", tmp_path / "again")
+    assert_same_numbers(tmp_path / "first", tmp_path / "again")
     assert not compiled
 
 
@@ -106,18 +124,6 @@ def test_an_evaluation_anew_is_compiled_ahead_and_no_training(trained, tmp_path,
     assert not compiled
     study.evaluate(workdir, {"eval.samples": 2, "eval.without": ()})
     assert 0 < len(compiled) < len(trained[1]) and all(name.startswith("compiler") for name in compiled)
-
-
-def test_what_is_wrong_in_a_thread_is_told_where_it_is_needed(tmp_path, monkeypatch):
-    """Training is done by then, and saved."""
-
-    def of(setting):
-        raise errors.UserError("eval.factor=hair: not there")
-
-    monkeypatch.setattr(ahead.evaluate.Plan, "of", staticmethod(of))
-    with pytest.raises(errors.UserError, match=r"eval\.factor=hair: not there"):
-        study.run(tiny(**LINEAR), tmp_path / "run", None, (SEEDS,))
-    assert (tmp_path / "run" / "checkpoints" / "group_000" / "4").is_dir()
 
 
 def test_where_it_is_stopped_nothing_more_is_compiled(tmp_path, compiled, monkeypatch):

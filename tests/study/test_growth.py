@@ -6,7 +6,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from support import ROOT, SMALL, tiny
+from support import LINEAR, ROOT, SMALL, tiny
 
 from vae_jax.api import pages
 from vae_jax.core import errors
@@ -25,12 +25,11 @@ ALL_TOGETHER = memory.halving
 
 def small(**fields):
     """Two epochs on small vectors, with checkpoints and a constant learning rate; hardly evaluated."""
-    config = tiny(name="vae", baselines=("pca",))
+    config = tiny(name="vae", baselines=("pca",), **LINEAR)
     kept = {key: value for key, value in SMALL.items() if key not in ("model.hidden",)}
     config.update_from_flattened_dict(
         kept
         | {
-            "model.hidden": (4,),
             "train.epochs": 2,
             "optimizer.schedule": "constant",
             "eval.calibration_samples": 0,
@@ -196,12 +195,18 @@ def interrupted(*_, **__):
     raise KeyboardInterrupt
 
 
+@pytest.fixture(scope="module")
+def grown_by_two(begun, tmp_path_factory):
+    """`begun` with two seeds more, never interrupted; read only."""
+    whole = pathlib.Path(shutil.copytree(begun, tmp_path_factory.mktemp("growth") / "whole"))
+    study.run(small(), whole, None, [seeds(4), ("objective.beta", ["1"])])
+    return whole
+
+
 @pytest.mark.parametrize("where", ["training", "evaluation", "table"])
-def test_interrupted_while_growing(workdir, tmp_path, monkeypatch, where):
+def test_interrupted_while_growing(grown_by_two, workdir, monkeypatch, where):
     """The same command again ends in the same bits as one that was not interrupted."""
-    sweeps = [seeds(4), ("objective.beta", ["1"])]
-    whole = pathlib.Path(shutil.copytree(workdir, tmp_path / "whole"))
-    study.run(small(), whole, None, sweeps)
+    sweeps, whole = [seeds(4), ("objective.beta", ["1"])], grown_by_two
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         module, name = {
             "training": (loop.checkpoints, "save"),
@@ -243,15 +248,22 @@ def test_it_grows_only_on_the_data_it_began_with(tmp_path):
 # Evaluated anew
 
 
+@pytest.fixture(scope="module")
+def with_three_samples(in_the_checkout, tmp_path_factory):
+    """The table of a study like `begun` that was evaluated otherwise from the start."""
+    whole = tmp_path_factory.mktemp("growth") / "three"
+    study.run(small(eval__samples=3), whole, None, [seeds(2), ("objective.beta", ["1"])])
+    return (whole / "results.csv").read_bytes()
+
+
 @pytest.mark.parametrize("command", ["evaluate", "train"])
-def test_other_evaluation_settings(begun, workdir, tmp_path, command, capsys):
+def test_other_evaluation_settings(begun, workdir, with_three_samples, command, capsys):
     sweeps = [seeds(2), ("objective.beta", ["1"])]
     if command == "evaluate":
         study.evaluate(workdir, {"eval.samples": "3"})
     else:
         study.run(small(eval__samples=3), workdir, None, sweeps)
-    study.run(small(eval__samples=3), tmp_path / "whole", None, sweeps)
-    assert (workdir / "results.csv").read_bytes() == (tmp_path / "whole" / "results.csv").read_bytes()
+    assert (workdir / "results.csv").read_bytes() == with_three_samples
     described = run_directory.read_json(workdir / "config.json")
     assert described["evaluated"]["samples"] == described["config"]["eval"]["samples"] == 3
     assert "eval.samples is 2 there and 3 here" in capsys.readouterr().err

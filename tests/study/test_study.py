@@ -1,5 +1,6 @@
 """A study end to end: what its directory holds, the same bits wherever it runs, and what is refused."""
 
+import contextlib
 import csv
 import json
 import pathlib
@@ -10,7 +11,7 @@ import sys
 
 import numpy as np
 import pytest
-from support import assert_same_numbers, tiny
+from support import LINEAR, assert_same_numbers, compiled, tiny
 
 from vae_jax.core import errors
 from vae_jax.evaluation import disentanglement
@@ -37,8 +38,12 @@ def sweep(add):
     add({"name": "vae", "objective.noise_scale": 1.0, "objective.beta": 1.0})
 
 
+def config(**fields):
+    return tiny(baselines=("pca",), **LINEAR, **fields)
+
+
 def train(workdir: pathlib.Path) -> pathlib.Path:
-    study.run(tiny(baselines=("pca",)), workdir, sweep, SWEEPS)
+    study.run(config(), workdir, sweep, SWEEPS)
     return workdir
 
 
@@ -107,14 +112,13 @@ def test_the_elbo_is_minus_distortion_and_rate(trained):
 
 
 def test_run_returns_the_rows_of_the_table(trained):
-    assert study.run(tiny(baselines=("pca",)), trained, sweep, SWEEPS) == tables.read_csv(trained / "results.csv")
+    assert study.run(config(), trained, sweep, SWEEPS) == tables.read_csv(trained / "results.csv")
 
 
 def test_config_json_says_everything_in_strict_json(trained):
     text = (trained / "config.json").read_text()
     described = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
-    config = grid.flatten(tiny(baselines=("pca",)).to_dict())
-    assert grid.flatten(described["config"]) == config
+    assert grid.flatten(described["config"]) == grid.flatten(config().to_dict())
     assert [row["name"] for row in described["sweep"]] == ["ae", "half", "vae"]
     assert described["sweeps"] == [["seed", [0, 1, 2]], ["optimizer.learning_rate", [0.01]]]
     assert described["format"] == run_directory.FORMAT
@@ -193,8 +197,8 @@ def test_one_device(trained, tmp_path, monkeypatch):
 
 def test_a_run_alone(trained, tmp_path):
     """Run 7 of the grid, `vae` with seed 1, by itself: the same row, the same lines."""
-    config = tiny(name="vae", seed=1, optimizer__learning_rate=0.01, train__checkpoint_every=0)
-    (alone,) = study.run(config, tmp_path / "alone")
+    fields = {"name": "vae", "seed": 1, "optimizer__learning_rate": 0.01, "train__checkpoint_every": 0}
+    (alone,) = study.run(tiny(**LINEAR, **fields), tmp_path / "alone")
     inside = tables.read_csv(trained / "results.csv")[7]
     assert list(alone) == [key for key in inside if key not in GRID_KEYS]
     assert alone == {key: inside[key] for key in alone} | {"run": 0}
@@ -215,7 +219,7 @@ def test_a_finished_directory_is_only_read(trained, monkeypatch, capsys):
     monkeypatch.setattr(fit, "fit", forbidden)
     monkeypatch.setattr(evaluation, "evaluate", forbidden)
     before = contents(trained)
-    study.run(tiny(baselines=("pca",)), trained, sweep, SWEEPS)
+    study.run(config(), trained, sweep, SWEEPS)
     assert contents(trained) == before
     assert capsys.readouterr() == ("", f"{trained}: all 9 runs are done\n")
 
@@ -232,7 +236,7 @@ def test_a_finished_directory_is_only_read(trained, monkeypatch, capsys):
 def test_a_directory_of_another_config_is_refused(trained, fields, said):
     before = contents(trained)
     with pytest.raises(errors.UserError) as caught:
-        study.run(tiny(baselines=("pca",), **fields), trained, sweep, SWEEPS)
+        study.run(config(**fields), trained, sweep, SWEEPS)
     choice = "choose another directory, or start over by --restart"
     assert str(caught.value) == f"--workdir={trained} belongs to another config: {said}; {choice}"
     assert contents(trained) == before
@@ -245,13 +249,13 @@ RATE = "optimizer.learning_rate"
 def test_the_same_runs_told_otherwise_are_the_same(trained, sweeps, monkeypatch):
     """A text or a number, and in whatever order, as long as the runs and their columns are the same."""
     monkeypatch.setattr(fit, "fit", forbidden)
-    study.run(tiny(baselines=("pca",)), trained, sweep, sweeps)
+    study.run(config(), trained, sweep, sweeps)
 
 
 def test_other_versions_get_a_word_only(copy, capsys):
     described = run_directory.read_json(copy / "config.json")
     run_directory.write_json(copy / "config.json", described | {"versions": {"jax": "0.0.1"}})
-    study.run(tiny(baselines=("pca",)), copy, sweep, SWEEPS)
+    study.run(config(), copy, sweep, SWEEPS)
     said, done = capsys.readouterr().err.splitlines()
     assert "other versions" in said
     assert done.endswith("all 9 runs are done")
@@ -262,7 +266,7 @@ def test_another_commit_of_the_same_version_is_said(copy, capsys):
     if "commit" not in described:
         pytest.skip("not a checkout")
     run_directory.write_json(copy / "config.json", described | {"commit": "0123456789abcdef"})
-    study.run(tiny(baselines=("pca",)), copy, sweep, SWEEPS)
+    study.run(config(), copy, sweep, SWEEPS)
     said, _ = capsys.readouterr().err.splitlines()
     now = described["commit"][:8]
     assert said == f"{copy}: begun with commit 01234567 of this code, and this is {now}; the numbers may differ"
@@ -281,7 +285,7 @@ def test_a_damaged_config_json_is_refused(tmp_path, text):
 def test_two_processes_do_not_work_in_one_directory(trained):
     with run_directory.locked(trained):
         with pytest.raises(errors.UserError, match="another process"):
-            study.run(tiny(baselines=("pca",)), trained, sweep, SWEEPS)
+            study.run(config(), trained, sweep, SWEEPS)
         with pytest.raises(errors.UserError, match="another process"):
             study.evaluate(trained)
 
@@ -307,9 +311,9 @@ def test_an_interrupted_evaluation_is_done_again(trained, copy, monkeypatch):
     (copy / "results.csv").unlink()
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(tables, "write_csv", interrupted)
-        study.run(tiny(baselines=("pca",)), copy, sweep, SWEEPS)
+        study.run(config(), copy, sweep, SWEEPS)
     assert not (copy / "results.csv").exists()
-    study.run(tiny(baselines=("pca",)), copy, sweep, SWEEPS)
+    study.run(config(), copy, sweep, SWEEPS)
     assert_same_numbers(copy, trained)
 
 
@@ -360,59 +364,20 @@ def test_rows_keep_the_order_of_the_grid_where_groups_take_turns(tmp_path, monke
     assert [int(each["seed"]) for each in arrays] == [5, 5, 6, 6]
 
 
-# Other data, other networks
+# Other data
 
 
-# Metrics that have none of METRICS.
-OTHERS = tuple(name for name in evaluation.METRICS if name not in ("bounds", "active_units", "knn_accuracy", "frechet"))
-
-
-def write_npz(path, shape, labels: bool):
-    generator = np.random.default_rng(0)
-    arrays = {"train": generator.normal(size=(40, *shape)), "test": generator.normal(size=(21, *shape))}
-    if labels:
-        arrays |= {"train_labels": np.arange(40) % 4, "test_labels": np.arange(21) % 4}
-    np.savez(path, **arrays)
-    return {"data__name": "npz", "data__path": str(path), "train__batch_size": 16, "model__likelihood": "gaussian"}
-
-
-@pytest.mark.usefixtures("compiled_quickly")
-def test_vectors_without_labels_and_without_a_validation_split(tmp_path):
-    fields = write_npz(tmp_path / "vectors.npz", (5,), labels=False)
-    fields |= {"data__valid_fraction": 0.0, "eval__without": OTHERS, "baselines": ("pca",)}
-    config = tiny(**fields, model__encoder="linear", model__decoder="linear")
-    trained, pca = study.run(config, tmp_path / "run")
-    assert not {"knn_accuracy", "frechet_midpoint"} & trained.keys()
-    assert set(METRICS) - trained.keys() == {"knn_accuracy", "frechet_midpoint"}
-    assert pca.keys() == {"run", "name", "mse", "train_mse"}
-    lines = run_directory.read_jsonl(tmp_path / "run" / "metrics.jsonl")
-    assert len(lines) == 5
-    assert not [key for line in lines for key in line if key.startswith("valid_")]
-    assert "labels" not in run_directory.read_arrays(run_directory.arrays_path(tmp_path / "run", 0))
-
-
-@pytest.mark.usefixtures("compiled_quickly")
-def test_convolutions_with_a_learned_sigma(tmp_path):
-    fields = write_npz(tmp_path / "images.npz", (8, 8), labels=True)
-    fields |= {"model__encoder": "conv", "model__decoder": "conv", "model__hidden": (2, 4), "model__sigma": "learned"}
-    config = tiny(**fields, eval__without=OTHERS)
-    (row,) = study.run(config, tmp_path / "run")
-    assert set(METRICS) <= row.keys()
-    assert np.isfinite([row[name] for name in METRICS]).all()
-
-
-@pytest.mark.usefixtures("compiled_quickly")
-def test_seeds_of_a_setting_are_compared_when_all_are_evaluated(npz, tmp_path):
-    generator = np.random.default_rng(0)
+@pytest.fixture(scope="module")
+def of_vectors(tmp_path_factory):
+    """Seven runs on vectors with factors, without labels and without a validation split, and PCA; read only."""
+    folder, generator = tmp_path_factory.mktemp("vectors"), np.random.default_rng(0)
     factors = generator.integers(0, 3, (200, 2))
-    path = npz(train=factors / 2 + generator.normal(0, 0.01, (200, 2)), train_factors=factors, factor_names=["a", "b"])
-    others = tuple(name for name in evaluation.METRICS if name not in ("udr", "bounds"))
-    fields = {
-        "model__likelihood": "gaussian",
-        "eval__without": others,
-        "optimizer__learning_rate": 0.03,
-        "train__epochs": 20,
-    }
+    vectors = factors / 2 + generator.normal(0, 0.01, (200, 2))
+    np.savez(folder / "mine.npz", train=vectors, train_factors=factors, factor_names=["a", "b"])
+    wanted = ("bounds", "active_units", "knn_accuracy", "frechet", "udr")
+    others = tuple(name for name in evaluation.METRICS if name not in wanted)
+    fields = {"data__name": "npz", "data__path": str(folder / "mine.npz"), "data__valid_fraction": 0.0}
+    fields |= {"model__likelihood": "gaussian", "optimizer__learning_rate": 0.03, "train__epochs": 20}
 
     def three_and_one(add):
         """Three seeds of an AE and of a VAE, and one of what is between."""
@@ -421,9 +386,26 @@ def test_seeds_of_a_setting_are_compared_when_all_are_evaluated(npz, tmp_path):
             add({"name": "vae", "objective.noise_scale": 1.0, "objective.beta": 1.0, "seed": seed})
         add({"name": "half", "objective.noise_scale": 0.5, "objective.beta": 0.25, "seed": 0})
 
-    config = tiny(data__name="npz", data__path=path, **fields)
-    rows = study.run(config, tmp_path / "study", three_and_one)
-    arrays = [run_directory.read_arrays(run_directory.arrays_path(tmp_path / "study", row["run"])) for row in rows]
+    with contextlib.contextmanager(compiled)("quickly"):
+        rows = study.run(config(eval__without=others, **fields), folder / "study", three_and_one)
+    return folder / "study", rows
+
+
+def test_vectors_without_labels_and_without_a_validation_split(of_vectors):
+    workdir, rows = of_vectors
+    vae, pca = rows[1], rows[-1]
+    assert not {"knn_accuracy", "frechet_midpoint"} & vae.keys()
+    assert set(METRICS) - vae.keys() == {"knn_accuracy", "frechet_midpoint"}
+    assert pca.keys() == {"run", "name", "mse", "train_mse"}
+    lines = run_directory.read_jsonl(workdir / "metrics.jsonl")
+    assert len(lines) == 7 * 21
+    assert not [key for line in lines for key in line if key.startswith("valid_")]
+    assert "labels" not in run_directory.read_arrays(run_directory.arrays_path(workdir, 0))
+
+
+def test_seeds_of_a_setting_are_compared_when_all_are_evaluated(of_vectors):
+    workdir, rows = of_vectors
+    arrays = [run_directory.read_arrays(run_directory.arrays_path(workdir, row["run"])) for row in rows[:7]]
     for name in ("ae", "vae"):
         members = [number for number, row in enumerate(rows) if row["name"] == name]
         rates = [arrays[number]["rate_per_latent"] if name == "vae" else None for number in members]
