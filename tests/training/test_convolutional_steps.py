@@ -28,6 +28,7 @@ def spec(pair: tuple[str, str], precision: str = "float32") -> RunSpec:
     return RunSpec(model, ImageSpec(SHAPE, 255, False), len(BATCH), optimizer=OptimizerConfig(eps=1e-2), train=train)
 
 
+@functools.cache
 def arguments(of: RunSpec) -> tuple:
     return random_state(of, Hyperparams(np.int32(0)), {}), Hyperparams(np.int32(0)), BATCH
 
@@ -41,15 +42,21 @@ def traced(of: RunSpec):
 traced_once = functools.cache(traced)
 
 
-def stepped(of: RunSpec, trace=traced_once):
+@functools.cache
+def on_cpu(of: RunSpec):
+    """A step, lowered for this CPU; once for all tests."""
+    return traced_once(of).lower()
+
+
+def stepped(of: RunSpec, lowered):
     """State and metrics after a step, on this CPU."""
-    return jax.device_get(trace(of).lower().compile()(*arguments(of)))
+    return jax.device_get(lowered.compile()(*arguments(of)))
 
 
 @functools.cache
 def whole(pair: tuple[str, str]):
     """The same in float32, by the program of a CPU; compiled once for all tests."""
-    return stepped(spec(pair))
+    return stepped(spec(pair), on_cpu(spec(pair)))
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -57,7 +64,7 @@ def whole(pair: tuple[str, str]):
 def test_a_step_is_products_on_a_cpu_and_convolutions_on_a_gpu(pair, precision):
     of = spec(pair, precision)
     step = traced_once(of)
-    assert "stablehlo.convolution" not in step.lower(lowering_platforms=("cpu",)).as_text()
+    assert "stablehlo.convolution" not in on_cpu(of).as_text()
     text = step.lower(lowering_platforms=("cuda",)).as_text()
     results = re.findall(r"= stablehlo\.convolution.*-> tensor<[\dx]*x(\w+)>", text)
     assert set(results) == {"f32" if precision == "float32" else "bf16"}
@@ -71,7 +78,7 @@ def test_a_step_of_both_programs_has_the_same_numbers(pair, monkeypatch):
     ours = whole(pair)
     for layer in (conv.Conv, conv.ConvTranspose):
         monkeypatch.setattr(layer, "on_cpu", staticmethod(layer.elsewhere))
-    theirs = stepped(spec(pair), traced)  # anew
+    theirs = stepped(spec(pair), traced(spec(pair)).lower())  # anew
     for mine, other in zip(*map(jax.tree.leaves, (ours, theirs)), strict=True):
         # Parameters of size 0.05, moved by 0.001; the loss is a sum over 216 pixels.
         np.testing.assert_allclose(mine, other, rtol=1e-5, atol=1e-6)
@@ -79,7 +86,8 @@ def test_a_step_of_both_programs_has_the_same_numbers(pair, monkeypatch):
 
 @pytest.mark.parametrize("pair", PAIRS)
 def test_a_step_in_half_precision_is_near(pair):
-    (state, half), (_, exact) = stepped(spec(pair, "bfloat16")), whole(pair)
+    of = spec(pair, "bfloat16")
+    (state, half), (_, exact) = stepped(of, on_cpu(of)), whole(pair)
     assert {leaf.dtype for leaf in jax.tree.leaves((state.params, half))} == {np.dtype(np.float32)}
     # Eight bits of mantissa in logits of size one, averaged over pixels and images.
     np.testing.assert_allclose(half.loss, exact.loss, rtol=2e-3)

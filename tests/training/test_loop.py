@@ -288,7 +288,8 @@ def test_runs_that_do_not_fit_take_turns(five, two_devices, sizes, tmp_path, mon
     assert set(sizes) == {4}
 
 
-def test_as_few_runs_take_turns_as_fit(two_devices, tmp_path, monkeypatch):
+@pytest.mark.usefixtures("compiled_quickly")
+def test_as_few_runs_take_turns_as_fit(five, two_devices, tmp_path, monkeypatch):
     """One for each device here; the first block is not computed."""
     too_small(monkeypatch, 1_000_000)
     found = []

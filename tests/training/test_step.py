@@ -295,11 +295,16 @@ def test_the_compiled_program_holds_no_collective():
 # The batch of a run over several devices
 
 
-CONVOLUTIONS = dataclasses.replace(MODEL, encoder="conv", decoder="conv", hidden=(2, 4))
 SHARED_KINDS = {
-    "importance": {"objective__kind": "importance", "objective__importance_samples": 3},
-    "convolutions and optimal sigma": {"model": dataclasses.replace(CONVOLUTIONS, likelihood="gaussian", sigma="optimal")},
-    "mmd": {"objective__kind": "mmd", "model": dataclasses.replace(MODEL, prior="mixture", prior_components=3)},
+    "importance of convolutions": {
+        "objective__kind": "importance",
+        "objective__importance_samples": 3,
+        "model": dataclasses.replace(MODEL, encoder="conv", decoder="conv", hidden=(2, 4)),
+    },
+    "mmd and optimal sigma": {
+        "objective__kind": "mmd",
+        "model": dataclasses.replace(MODEL, prior="mixture", prior_components=3, likelihood="gaussian", sigma="optimal"),
+    },
 }
 
 
@@ -488,7 +493,8 @@ def test_an_objective_carries_its_state_through_the_scan():
 @pytest.mark.usefixtures("compiled_quickly")
 def test_free_bits_report_the_rate_itself():
     weights = objectives.Weights(np.float32(1), np.float32(1), np.float32(1), free_bits=np.float32(50))
-    _, metrics = two_epochs(objective__kind="free_bits", weights=weights)
+    given = dataclasses.replace(hyperparams(), objective=weights)
+    _, metrics = jax.jit(Program(spec_with(objective__kind="free_bits")).step)(state_of(), given, BATCH)
     assert metrics.rate < 50
     np.testing.assert_allclose(metrics.loss, metrics.distortion + 2 * 50, rtol=1e-5)
 
@@ -516,8 +522,9 @@ def test_the_schedule_of_sigma_holds_it_up():
     assert found[1e-3] > 10 * abs(found[2.0])
 
 
+@pytest.mark.usefixtures("compiled_quickly")
 def test_evenly_drawn_numbers_cover_the_range_and_each_is_uniform():
-    drawn = np.asarray(jax.vmap(lambda seed: evenly(random.key(seed), 8))(np.arange(400)))
+    drawn = np.asarray(jax.jit(jax.vmap(lambda seed: evenly(random.key(seed), 8)))(np.arange(400)))
     assert drawn.shape == (400, 8) and drawn.min() >= 0 and drawn.max() < 1
     np.testing.assert_allclose(np.diff(np.sort(drawn), axis=1), 1 / 8, atol=1e-6)
     # Of each place in the batch: mean 1/2 and variance 1/12, to four standard errors of 400 draws.
