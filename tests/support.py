@@ -21,6 +21,7 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from configs import base
 from vae_jax.evaluation import config as evaluation
+from vae_jax.evaluation import metrics
 from vae_jax.evaluation.metrics import METRICS
 from vae_jax.models.vae import ModelSpec
 from vae_jax.storage import run_directory
@@ -124,6 +125,16 @@ def signed(workdir: pathlib.Path) -> list[dict]:
     groups = sorted((workdir / "checkpoints").iterdir())
     last = [max(group.iterdir(), key=lambda path: int(path.name)) for group in groups]
     return [json.loads((path / "_CHECKPOINT_METADATA").read_text())["custom_metadata"] for path in last]
+
+
+def undocumented(row: dict) -> set[str]:
+    """Names of a row of results that no column of the table stands for."""
+    known = set()
+    for column in metrics.columns().values():
+        for name in (column.name, *(f"{split}_{column.name}" for split in column.splits)):
+            known |= {name, *(f"{name}_se" for _ in [0] if "draws" in column.error)}
+            known |= {f"{name}_image_se" for _ in [0] if "images" in column.error}
+    return set(row) - known
 
 
 def replica_groups(text: str) -> list[set[int]]:

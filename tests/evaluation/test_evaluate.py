@@ -1,5 +1,6 @@
 """Every figure of a row against a known answer: a linear Gaussian model has them all in closed form."""
 
+import contextlib
 import dataclasses
 import functools
 import math
@@ -12,7 +13,7 @@ import scipy.linalg
 import scipy.stats
 from jax import random
 from sklearn.neighbors import KNeighborsClassifier
-from support import tiny
+from support import tiny, undocumented
 
 from vae_jax.core import errors
 from vae_jax.data.dataset import Dataset, ImageSpec, Split
@@ -27,10 +28,11 @@ from vae_jax.training import objectives
 
 SIGMA = 0.5
 PIXELS, LATENTS = 5, 3
-SEEDS = 20
-# One block of runs and a part of the next: a point, half the noise, then the whole of it with many seeds.
+SEEDS = 24
+# One block of runs and a part of the next: a point, half the noise, then the whole of it with many seeds, and beside these
+# the linear model at its optimum, and turned.
 NOISE = (0.0, 0.5, *[1.0] * SEEDS)
-AE, HALF, VAES = 0, 1, range(2, 2 + SEEDS)
+AE, HALF, VAES, OPTIMUM, TURNED = 0, 1, range(2, 2 + SEEDS), 2 + SEEDS, 3 + SEEDS
 
 
 @functools.cache
@@ -50,7 +52,8 @@ def planned(batch_size: int):
     """The network and what is drawn, from a config."""
     linear = {"model__encoder": "linear", "model__decoder": "linear", "model__latents": LATENTS, "model__normalize": "none"}
     likelihood = {"model__likelihood": "gaussian", "model__sigma": str(SIGMA), "train__batch_size": 16}
-    config = tiny(**linear, **likelihood, eval__samples=8, eval__batch_size=batch_size, eval__decoded=500)
+    small = {"eval__samples": 8, "eval__calibration_samples": 4, "eval__batch_size": batch_size, "eval__decoded": 500}
+    config = tiny(**linear, **likelihood, **small)
     (run,) = grid.expand(config.to_dict())
     return planning.specify(run, dataset())[0].model, evaluation.EvalConfig(**run.group("eval"))
 
@@ -77,10 +80,34 @@ def without_all_but(*names: str) -> tuple[str, ...]:
     return tuple(name for name in METRICS if name not in names)
 
 
+# Everything that is estimated beside the bounds.
+ALL = {
+    "valid": True,
+    "importance_samples": 60,
+    "importance_splits": ("train", "valid", "test"),
+    "aggregate_samples": 40,
+    "ais_temperatures": 8,
+    "ais_chains": 8,
+    "ais_images": 500,
+    "gradient_samples": 400,
+}
+
+
 @functools.cache
 def evaluated() -> list[tuple[dict, dict]]:
-    """(row, arrays) of all runs."""
-    return evaluated_by(planned(20)[1], dataset(), slice(None))
+    """(row, arrays) of all runs with every estimate there is: one evaluation, because compiling is what takes time.
+
+    Also of a validation split, which has the images of the test split. An image of padding would make every number that
+    sees it none.
+    """
+    splits = dataset().splits
+    more = dataclasses.replace(dataset(), splits=splits | {"valid": splits["test"]})
+    together = (drawn(), optimal(), optimal(tilt=TILT))
+    leaves = [(each.variables, each.sigma, each.weights, each.seeds) for each in together]
+    trained = evaluation.TrainedRuns(planned(20)[0], *jax.tree.map(lambda *each: np.concatenate(each), *leaves))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batches, "PADDING", np.nan)
+        return list(evaluation.evaluate(trained, dataclasses.replace(planned(20)[1], **ALL), more))
 
 
 def of_runs(weights: objectives.Weights, count: int) -> objectives.Weights:
@@ -88,18 +115,22 @@ def of_runs(weights: objectives.Weights, count: int) -> objectives.Weights:
     return jax.tree.map(lambda leaf: np.broadcast_to(leaf, (count,)), weights)
 
 
-def evaluated_by(spec: evaluation.EvalConfig, of: Dataset, which: slice) -> list[tuple[dict, dict]]:
-    """(row, arrays) of some of the runs."""
+def drawn() -> evaluation.TrainedRuns:
+    """The runs of `NOISE`."""
     noise = np.float32(NOISE)
     weights = of_runs(objectives.Weights(noise_scale=noise, distortion_weight=np.ones_like(noise), beta=noise), len(noise))
     seeds = np.int32([0, 0, *range(SEEDS)])
-    leaves = (jax.tree.map(every, variables()), every(np.float32(SIGMA)), weights, seeds)
-    mine = jax.tree.map(lambda leaf: leaf[which], leaves)
-    return list(evaluation.evaluate(evaluation.TrainedRuns(planned(20)[0], *mine), spec, of))
+    return evaluation.TrainedRuns(planned(20)[0], jax.tree.map(every, variables()), every(np.float32(SIGMA)), weights, seeds)
+
+
+def evaluated_by(spec: evaluation.EvalConfig, count: int) -> list[tuple[dict, dict]]:
+    """(row, arrays) of the first of the runs of `NOISE`."""
+    return list(evaluation.evaluate(drawn().take(slice(count)), spec, dataset()))
 
 
 def rows() -> list[dict]:
-    return [row for row, _ in evaluated()]
+    """Of the runs of `NOISE`."""
+    return [row for row, _ in evaluated()[: len(NOISE)]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,13 +144,14 @@ class Exact:
 
 def decoder() -> tuple[np.ndarray, np.ndarray]:
     """W [latents, pixels] and b of the decoder."""
-    bound = VAE(planned(20)[0]).bind(variables())
-    origin, *units = np.asarray(bound.decode(jnp.eye(LATENTS + 1, LATENTS, -1), SIGMA).mean, float)
+    decode = jax.jit(lambda z: VAE(planned(20)[0]).bind(variables()).decode(z, SIGMA).mean)
+    origin, *units = np.asarray(decode(np.eye(LATENTS + 1, LATENTS, -1, dtype=np.float32)), float)
     return np.array(units) - origin, origin
 
 
+@functools.cache
 def encoded(split: str):
-    return VAE(planned(20)[0]).bind(variables()).encode(jnp.asarray(dataset().images(split)))
+    return jax.jit(lambda x: VAE(planned(20)[0]).bind(variables()).encode(x))(dataset().images(split))
 
 
 @functools.cache
@@ -190,11 +222,17 @@ def test_a_latent_that_does_not_vary_is_not_active():
     assert {row["active_units"] for row in rows()} == {LATENTS - 1}
 
 
+@functools.cache
+def in_batches(batch_size: int) -> list[tuple[dict, dict]]:
+    """(row, arrays) of the first three runs, without decoded means."""
+    others = without_all_but("bounds", "active_units", "knn_accuracy", "frechet")
+    return evaluated_by(dataclasses.replace(planned(batch_size)[1], decoded=0, without=others), 3)
+
+
 @pytest.mark.parametrize("batch_size", [7, 500])
 def test_padding_is_never_counted(batch_size):
     """8 or 1 batches instead of 3, for 53 images: only what is drawn may differ."""
-    spec = dataclasses.replace(planned(batch_size)[1], without=without_all_but("bounds", "active_units", "knn_accuracy"))
-    found = evaluated_by(spec, dataset(), slice(3))
+    found = in_batches(batch_size)
     for (row, arrays), (other, others) in zip(found, evaluated()[:3], strict=True):
         for name in ("rate", "mse", "mean_std", "train_rate", "train_mse"):
             assert row[name] == pytest.approx(other[name], rel=1e-6)
@@ -207,61 +245,31 @@ def test_padding_is_never_counted(batch_size):
     assert abs(vae["distortion"] - exact("test", 0.5).distortion) < 4 * vae["distortion_se"]
 
 
-# Everything that is estimated beside the bounds.
-ALL = {
-    "samples": 8,
-    "valid": True,
-    "importance_samples": 60,
-    "importance_splits": ("train", "valid", "test"),
-    "aggregate_samples": 40,
-    "ais_temperatures": 8,
-    "ais_chains": 8,
-    "ais_images": 500,
-    "gradient_samples": 400,
-    "calibration_samples": 4,
-}
-
-
-REPEATED = 24
-
-
-def repeated(count: int) -> evaluation.TrainedRuns:
-    """Runs that differ in their seed alone."""
-    same = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (count, *np.shape(leaf))), (variables(), np.float32(SIGMA)))
-    return evaluation.TrainedRuns(
-        planned(20)[0], *same, of_runs(objectives.Weights(), count), np.arange(count, dtype=np.int32)
-    )
-
-
-def estimates(trained: evaluation.TrainedRuns, of: Dataset, **fields) -> list[tuple[dict, dict]]:
-    """(row, arrays) of runs with every estimate there is."""
-    return list(evaluation.evaluate(trained, dataclasses.replace(planned(20)[1], **ALL | fields), of))
-
-
 @functools.cache
-def many() -> list[tuple[dict, dict]]:
-    """(row, arrays) of equal runs, of the optimum and of the optimum that is turned, with every estimate there is.
-
-    Also of a validation split, where an image of padding would make every number that sees it none.
-    """
-    splits = dataset().splits
-    more = dataclasses.replace(dataset(), splits=splits | {"valid": splits["test"].take(np.arange(17))})
-    together = (repeated(REPEATED), optimal(), optimal(tilt=TILT))
-    leaves = [(each.variables, each.sigma, each.weights, each.seeds) for each in together]
-    trained = evaluation.TrainedRuns(planned(20)[0], *jax.tree.map(lambda *each: np.concatenate(each), *leaves))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(batches, "PADDING", np.nan)
-        return estimates(trained, more)
+def drawn_once() -> dict:
+    """The row of the optimum where everything is drawn once but the chains of annealing, for as many images as there are."""
+    one = dict.fromkeys(("samples", "importance_samples", "aggregate_samples", "gradient_samples"), 1)
+    unaffected = ("frechet", "knn_accuracy", "calibration", "subspace_distance")
+    fields = {"valid": False, "importance_splits": ("train", "test"), "ais_images": 53, "without": unaffected}
+    spec = dataclasses.replace(planned(20)[1], **ALL | one | fields)
+    ((row, _),) = evaluation.evaluate(optimal(), spec, dataset())
+    return row
 
 
 def test_no_estimate_sees_padding():
-    for row, arrays in many():
+    for row, arrays in evaluated()[HALF:]:
         assert all(math.isfinite(value) for value in row.values())
         assert all(np.isfinite(array).all() for array in arrays.values())
-    ((unpadded, _),) = estimates(repeated(1), dataset(), ais_images=53, valid=False, without=without_all_but("ais"))
-    assert {name: value for name, value in many()[0][0].items() if name.startswith("ais")} == {
-        name: value for name, value in unpadded.items() if name.startswith("ais")
-    }
+    annealed = {name: value for name, value in drawn_once().items() if name.startswith("ais")}
+    assert "ais_bound" in annealed
+    assert {name: estimated()[name] for name in annealed} == annealed
+
+
+def test_every_column_is_documented():
+    row = rows()[VAES[0]]
+    assert undocumented(row) == set()
+    some = {"elbo", "train_elbo", "valid_elbo", "knn_accuracy", "frechet_prior", "ais_bound_image_se", "subspace_distance"}
+    assert {*some, "train_importance_bound", "gradient_variance_score"} <= set(row)
 
 
 def ratios(found: list[dict]) -> dict[str, float]:
@@ -275,9 +283,7 @@ def ratios(found: list[dict]) -> dict[str, float]:
 
 def test_errors_are_those_of_repetition():
     """Standard deviations of so many values and errors lie within a half of the true ones."""
-    found = ratios(
-        [{name: value for name, value in row.items() if not name.startswith("valid_")} for row, _ in many()[:REPEATED]]
-    )
+    found = ratios([{name: row[name] for name in row if not name.startswith("valid_")} for row in rows()[VAES[0] :]])
     assert len(found) == 17
     assert {name: ratio for name, ratio in found.items() if not 0.55 < ratio < 1.6} == {}
 
@@ -287,7 +293,12 @@ def test_errors_are_those_of_repetition():
 def test_errors_are_those_of_a_hundred_repetitions(images):
     """Also where the rate is taken apart for all images, or for some."""
     fields = {"valid": False, "importance_splits": ("test",), "aggregate_samples": images}
-    found = ratios([row for row, _ in estimates(repeated(100), dataset(), **fields)])
+    count = 100
+    same = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (count, *np.shape(leaf))), (variables(), np.float32(SIGMA)))
+    weights, seeds = of_runs(objectives.Weights(), count), np.arange(count, dtype=np.int32)
+    trained = evaluation.TrainedRuns(planned(20)[0], *same, weights, seeds)
+    spec = dataclasses.replace(planned(20)[1], **ALL | fields)
+    found = ratios([row for row, _ in evaluation.evaluate(trained, spec, dataset())])
     assert {name: ratio for name, ratio in found.items() if not 0.8 < ratio < 1.3} == {}
 
 
@@ -320,35 +331,7 @@ def test_arrays_hold_the_codes():
         np.testing.assert_allclose(arrays["spectrum"], np.linalg.eigvalsh(covariance)[::-1])
 
 
-@functools.cache
-def with_a_valid_split() -> tuple[dict, dict]:
-    """(row, arrays) of one run with a validation split, which has the images of the test split, and no decoded means."""
-    splits = dataset().splits
-    more = dataclasses.replace(dataset(), splits=splits | {"valid": splits["test"]})
-    fields = {"valid": True, "importance_samples": 3, "importance_splits": ("valid",), "decoded": 0}
-    ((row, arrays),) = evaluated_by(dataclasses.replace(planned(20)[1], **fields), more, slice(2, 3))
-    return row, arrays
-
-
-def test_a_valid_split_is_evaluated_where_it_is_asked_for():
-    """Its columns are those of the same images as the test split, but for the draws; the others do not move."""
-    row, _ = with_a_valid_split()
-    assert row["valid_rate"] == pytest.approx(row["rate"], rel=1e-6)
-    assert row["valid_mse"] == pytest.approx(row["mse"], rel=1e-6)
-    assert row["valid_distortion"] != row["distortion"]
-    assert abs(row["valid_distortion"] - row["distortion"]) < 5 * 2 * row["distortion_se"]
-    assert row["valid_importance_bound"] > row["valid_elbo"]
-    alone = {name: value for name, value in rows()[2].items() if not name.startswith("frechet")}
-    assert {name: row[name] for name in alone} == pytest.approx(alone, rel=1e-6)
-
-
-def test_without_decoded_means_there_is_no_frechet_distance():
-    row, arrays = with_a_valid_split()
-    assert set(rows()[2]) - set(row) == {"frechet_prior", "frechet_midpoint"}
-    assert len(arrays["samples"]) == pictures.SAMPLES
-
-
-@pytest.fixture
+@contextlib.contextmanager
 def no_programs():
     """No program that an evaluation before has made, and none that this one makes afterwards."""
     evaluation._over_runs.cache_clear()
@@ -356,9 +339,9 @@ def no_programs():
     evaluation._over_runs.cache_clear()
 
 
-@pytest.mark.usefixtures("no_programs")
-def test_runs_take_turns_where_memory_is_short(monkeypatch):
-    """Half as many together where a device has no more; the rows are the same."""
+@functools.cache
+def in_turns() -> tuple[list[int], list[dict]]:
+    """How many runs were tried together where memory holds one, and the rows of the first six, without what is asked for."""
     real, sizes = runs.over_runs, []
 
     def exhausted(function, mesh, **options):
@@ -372,23 +355,53 @@ def test_runs_take_turns_where_memory_is_short(monkeypatch):
 
         return call
 
-    monkeypatch.setattr(runs, "over_runs", exhausted)
-    monkeypatch.setattr(evaluation, "BLOCK", 5)
-    found = [row for row, _ in evaluated_by(planned(20)[1], dataset(), slice(0, 6))]
+    with pytest.MonkeyPatch.context() as patch, no_programs():
+        patch.setattr(runs, "over_runs", exhausted)
+        patch.setattr(evaluation, "BLOCK", 5)
+        return sizes, [row for row, _ in evaluated_by(planned(20)[1], 6)]
+
+
+def test_runs_take_turns_where_memory_is_short(monkeypatch):
+    """Half as many together where a device has no more; the rows are the same."""
+    sizes, found = in_turns()
     assert list(dict.fromkeys(sizes)) == [5, 3, 2, 1]
-    assert found == rows()[:6]
+    assert found == [{name: row[name] for name in mine} for mine, row in zip(found, rows(), strict=False)]
     monkeypatch.setattr(memory, "free", lambda: 10**5)
     assert evaluation.Plan.of(metric.Setting(*planned(20), dataset())).together(5) == 1
 
 
-@pytest.mark.usefixtures("no_programs")
 def test_no_memory_for_one_run_is_told(monkeypatch):
     def exhausted(*_, **__):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory.")
 
     monkeypatch.setattr(runs, "over_runs", lambda *_, **__: exhausted)
-    with pytest.raises(errors.UserError, match="out of memory on a device with 1 run at a time"):
-        evaluated_by(planned(20)[1], dataset(), slice(0, 1))
+    with no_programs(), pytest.raises(errors.UserError, match="out of memory on a device with 1 run at a time"):
+        evaluated_by(planned(20)[1], 1)
+
+
+def test_a_valid_split_is_evaluated_where_it_is_asked_for():
+    """Its columns are those of the same images as the test split, but for the draws; the others do not move."""
+    row, alone = rows()[2], in_turns()[1][2]
+    assert row["valid_rate"] == pytest.approx(row["rate"], rel=1e-6)
+    assert row["valid_mse"] == pytest.approx(row["mse"], rel=1e-6)
+    assert row["valid_distortion"] != row["distortion"]
+    assert abs(row["valid_distortion"] - row["distortion"]) < 5 * 2 * row["distortion_se"]
+    assert row["valid_importance_bound"] > row["valid_elbo"]
+    assert not [name for name in alone if name.startswith("valid_")]
+    assert {name: row[name] for name in alone} == pytest.approx(alone, rel=1e-6)
+
+
+def test_without_decoded_means_there_is_no_frechet_distance():
+    model, spec = planned(20)
+    metrics, others = (
+        set(evaluation.Plan.of(metric.Setting(model, each, dataset())).metrics)
+        for each in (spec, dataclasses.replace(spec, decoded=0))
+    )
+    assert metrics - others == {"frechet"}
+    row, arrays = in_batches(500)[2]
+    assert {"frechet_prior", "frechet_midpoint"} == {name for name in rows()[2] if name.startswith("frechet")}
+    assert not [name for name in row if name.startswith("frechet")]
+    assert len(arrays["samples"]) == pictures.SAMPLES
 
 
 # What is estimated beside: the linear model at its optimum, through the whole evaluation
@@ -421,7 +434,7 @@ def optimal(tilt: float = 0.0) -> evaluation.TrainedRuns:
 
 def estimated() -> dict:
     """The row of the optimum."""
-    return many()[REPEATED][0]
+    return evaluated()[OPTIMUM][0]
 
 
 def test_columns_of_scale():
@@ -491,16 +504,12 @@ def test_deviations_are_nothing_at_the_optimum_and_something_elsewhere():
 
 def test_subspace_distance_is_the_sine_of_the_largest_angle():
     assert estimated()["subspace_distance"] < 1e-3  # the square root of float32's rounding
-    turned, _ = many()[REPEATED + 1]
+    turned, _ = evaluated()[TURNED]
     assert turned["subspace_distance"] == pytest.approx(math.sin(TILT), rel=1e-4)
 
 
 def test_one_draw_has_no_standard_error():
-    one = dict.fromkeys(("samples", "importance_samples", "aggregate_samples", "gradient_samples"), 1)
-    unaffected = ("frechet", "knn_accuracy", "calibration", "subspace_distance")
-    splits = ("train", "test")
-    spec = dataclasses.replace(planned(20)[1], importance_splits=splits, without=unaffected, **one)
-    ((row, _),) = evaluation.evaluate(optimal(), spec, dataset())
+    row = drawn_once()
     drawn = ("distortion", "elbo", "train_distortion", "train_elbo", "importance_bound", "train_importance_bound")
     for name in (*drawn, "sampled_rate"):
         assert row[f"{name}_se"] is None
