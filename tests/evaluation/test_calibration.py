@@ -48,12 +48,12 @@ def variables(fitted: closed_form.LinearVAE) -> dict:
         },
         "decoder": {"Dense_0": {"kernel": fitted.weights.T, "bias": fitted.mean}},
     }
-    return {"params": jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), params)}
+    return {"params": jax.tree.map(lambda leaf: jnp.asarray(np.float32(leaf)), params)}
 
 
 def measure(variables: dict, sigma):
     """All that is drawn of `images` under a model."""
-    vae, x, key = VAE(SPEC).bind(variables), jnp.asarray(images(), jnp.float32), random.key(3)
+    vae, x, key = VAE(SPEC).bind(variables), jnp.asarray(np.float32(images())), random.key(3)
     posterior = vae.encode(x)
     found = calibration.measure(vae, x, posterior, key, sigma, DRAWS)
     return found | {"squared_error": calibration.squared_error(vae, x, posterior, key, sigma, DRAWS)}
@@ -196,7 +196,7 @@ SAMPLES = 50
 def shown(noise_scale):
     """The codes of five images, and the intervals that are shown of them."""
     vae = VAE(SPEC).bind(variables(optimum(1.0)))
-    posterior = vae.encode(jnp.asarray(images()[:5], jnp.float32)).scaled(noise_scale)
+    posterior = vae.encode(jnp.asarray(np.float32(images()[:5]))).scaled(noise_scale)
     return posterior, calibration.shown(vae, posterior, random.key(0), SIGMA, SAMPLES)
 
 

@@ -245,13 +245,11 @@ def test_the_beta_vae_score_agrees_with_plain_loops():
     sharing = {(k, value): np.flatnonzero(factors[:, k] == value) for k in range(4) for value in range(5)}
     for index in range(2000):
         k = index % 4
-        total = np.zeros(6)
-        for _ in range(64):
-            first = generator.integers(len(factors))
-            rows = sharing[k, factors[first, k]]
-            second = rows[generator.integers(len(rows))]
-            total += np.abs(codes[first] - codes[second])
-        points.append(total / 64 / 0.1)  # about as spread as the other classifier's inputs
+        first = generator.integers(len(factors), size=64)
+        alike = [sharing[k, value] for value in factors[first, k]]
+        second = [rows[int(share * len(rows))] for rows, share in zip(alike, generator.random(64), strict=True)]
+        # About as spread as the other classifier's inputs.
+        points.append(np.abs(codes[first] - codes[second]).mean(axis=0) / 0.1)
         labels.append(k)
     classifier = LogisticRegression(max_iter=2000).fit(points[:1000], labels[:1000])
     expected = classifier.score(points[1000:], labels[1000:])

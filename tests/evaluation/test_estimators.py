@@ -26,7 +26,7 @@ DATA = (
 LATENTS = 3
 OPTIMUM = closed_form.linear_vae(DATA, LATENTS)
 SIGMA = math.sqrt(OPTIMUM.sigma2)
-X = jnp.asarray(DATA, jnp.float32)
+X = jnp.asarray(np.float32(DATA))
 
 
 def linear(weights, mean, gain, variances) -> VAE:
@@ -40,7 +40,7 @@ def linear(weights, mean, gain, variances) -> VAE:
         },
         "decoder": {"Dense_0": {"kernel": np.transpose(weights), "bias": mean}},
     }
-    return VAE(spec).bind({"params": jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), params)})
+    return VAE(spec).bind({"params": jax.tree.map(lambda leaf: jnp.asarray(np.float32(leaf)), params)})
 
 
 @functools.cache
@@ -151,7 +151,7 @@ def weights_of_draws(model: VAE, variables: dict, x, key, count: int):
 @pytest.mark.parametrize("shift", [0.0, 1e3])
 def test_streaming_equals_the_sum_of_all_weights(shift):
     """Draw by draw, in float64, also where every weight is exp(-1e5) and more and would be 0."""
-    vae, x, count = off(), jnp.asarray(DATA[:20] + shift, jnp.float32), 37
+    vae, x, count = off(), jnp.asarray(np.float32(DATA[:20] + shift)), 37
     log_weights = np.asarray(weights_of_draws(*vae.unbind(), x, random.key(2), count), float)
     assert shift == 0 or log_weights.max() < -1e4
     found = bound(vae, x, 2, count)
@@ -301,7 +301,7 @@ def test_at_the_linear_optimum_the_rate_is_mutual_information():
     """There q(z) is N(0, I), so nothing but mutual information is left; on a Gaussian data set of 5000."""
     generator = np.random.default_rng(1)
     x = generator.multivariate_normal(OPTIMUM.mean, OPTIMUM.weights @ OPTIMUM.weights.T + OPTIMUM.sigma2 * np.eye(6), 5000)
-    found = parts(posterior_of(optimum(), jnp.asarray(x, jnp.float32)), 12, 1500)
+    found = parts(posterior_of(optimum(), jnp.asarray(np.float32(x))), 12, 1500)
     assert abs(found.total_correlation.mean()) < 0.1
     assert abs(found.dimension_wise_kl.mean()) < 0.05
     assert found.mutual_information.mean() == pytest.approx(found.rate.mean(), abs=0.15)
@@ -320,17 +320,24 @@ def test_mutual_information_saturates_at_log_n():
 # Gradients
 
 
-@functools.partial(jax.jit, static_argnames=("model", "count"))
-def gradient_moments(model: VAE, variables: dict, x, key, count: int):
-    """q(z | x) of each image, and both estimators of the gradient."""
-    vae = model.bind(variables)
-    posterior = vae.encode(x)
-    return posterior, gradients.gradient_moments(vae, x, posterior, key, SIGMA, count)
+GRADIENTS = 20_000
+
+
+@functools.cache
+def gradient_moments():
+    """q(z | x) of thirty images, and both estimators of the gradient."""
+
+    @jax.jit
+    def found(x, key):
+        posterior = off().encode(x)
+        return posterior, gradients.gradient_moments(off(), x, posterior, key, SIGMA, GRADIENTS)
+
+    return found(X[:30], random.key(15))
 
 
 def test_gradient_estimators_are_unbiased_and_their_variance_is_what_it_says():
-    count = 4000
-    posterior, moments = gradient_moments(*off().unbind(), X[:30], random.key(15), count)
+    count = GRADIENTS
+    posterior, moments = gradient_moments()
     # E log p(x | z) = -(|x - b - W m|^2 + sum_i |W_i|^2 v_i) / (2 sigma^2) + constant.
     code, variance = np.asarray(posterior.mean, float), np.exp(np.asarray(posterior.log_var, float))
     residual = DATA[:30] - OPTIMUM.mean - code @ OPTIMUM.weights.T
@@ -348,13 +355,13 @@ def test_gradient_estimators_are_unbiased_and_their_variance_is_what_it_says():
 
 def test_variance_of_the_reparameterised_gradient_in_closed_form():
     """d/dm = W'(r - W s eps) / sigma^2 is linear in eps: its covariance is W'W diag(v) W'W / sigma^4."""
-    posterior, moments = gradient_moments(*off().unbind(), X[:5], random.key(16), 20_000)
+    posterior, moments = gradient_moments()
     gram, variance = OPTIMUM.weights.T @ OPTIMUM.weights / SIGMA**2, 1.5 * OPTIMUM.variances
-    residual = DATA[:5] - OPTIMUM.mean - np.asarray(posterior.mean, float) @ OPTIMUM.weights.T
+    residual = DATA[:5] - OPTIMUM.mean - np.asarray(posterior.mean, float)[:5] @ OPTIMUM.weights.T
     pull = residual @ OPTIMUM.weights / SIGMA**2
     std = np.sqrt(variance)
     # d/dlog_var_i = (pull - gram s eps)_i s_i eps_i / 2, whose second moment is of fourth order in eps (Isserlis).
     scaled = gram * std[:, None] * std
     of_mean = np.trace(gram @ np.diag(variance) @ gram)
     of_log_var = np.square(pull * std).sum(axis=1) / 4 + (np.square(scaled).sum() + np.square(np.diag(scaled)).sum()) / 4
-    np.testing.assert_allclose(moments["reparameterized"].variance, of_mean + of_log_var, rtol=0.05)
+    np.testing.assert_allclose(moments["reparameterized"].variance[:5], of_mean + of_log_var, rtol=0.05)

@@ -27,7 +27,7 @@ def test_codes_that_are_pixels_average_the_two_pictures():
     render = functools.partial(faces.render, size=size)
     known = known_factors.Known(pixels / np.float32(255), factors, render, faces.FACTORS, 0)
     model = known_factors.Model(PIXELS.encode, lambda z: z.reshape(-1, size, size, 1))
-    found = known_factors.between(model, known)
+    found = jax.device_get(known_factors.between(model, known))
     np.testing.assert_allclose(found["ratio"], 1, rtol=1e-4)
     np.testing.assert_allclose(found["line"], found["average_line"], atol=1e-6)
     np.testing.assert_allclose(found["true_line"][:, 0], found["average_line"][:, 0], atol=1e-6)
@@ -37,7 +37,7 @@ def test_codes_that_are_pixels_average_the_two_pictures():
 
 def test_reconstructions_of_pixels_are_faces_and_noise_is_none(known):
     z = np.random.default_rng(0).normal(size=(6, SIZE * SIZE)).astype(np.float32)
-    found = known_factors.draws(PIXELS, known, jnp.asarray(z))
+    found = jax.device_get(jax.jit(functools.partial(known_factors.draws, PIXELS, known))(z))
     assert found["reconstruction"].max() < 5e-5
     assert found["prior"].min() > 0.5
 
@@ -45,15 +45,15 @@ def test_reconstructions_of_pixels_are_faces_and_noise_is_none(known):
 def test_codes_that_are_the_factors(known):
     """One latent follows hair alone, and an attribute vector moves its own factor alone."""
     model = known_factors.Model(lambda x: pytest.fail("not needed"), lambda z: RENDER(0.5 + z / 4))
-    codes = jnp.asarray(4 * known.factors - 2)  # the span of a traversal is the range of a factor
-    found = known_factors.changes(model, known, codes)
+    codes = 4 * known.factors - 2  # the span of a traversal is the range of a factor
+    found = jax.device_get(jax.jit(functools.partial(known_factors.changes, model, known))(codes))
     assert found.keys() == {"traversal", *(factor.name for factor in faces.FACTORS)}
     assert np.abs(found["traversal"]["effect"] - 1).max() < 0.02
     assert np.mean(found["traversal"]["leak"]) < 0.02
     for name in ("hair", "skin", "width"):
         # From the lower half by half a range: nothing is cut off.
         assert np.abs(np.mean(found[name]["effect"]) - 1) < 0.05, name
-    rows = known_factors.traversals(model, known, codes)
+    rows = jax.jit(functools.partial(known_factors.traversals, model, known))(codes)
     assert rows.shape == (len(faces.FACTORS), known_factors.STEPS, SIZE, SIZE, 1)
 
 
