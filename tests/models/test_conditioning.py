@@ -19,7 +19,7 @@ from vae_jax.training.state import Hyperparams, RunSpec, TrainConfig
 from vae_jax.training.step import Program
 
 PLAIN = ModelSpec(shape=(8, 8, 1), hidden=(4, 5), sigma="", normalize="none")
-X = jnp.asarray(np.random.default_rng(0).random((6, 8, 8, 1)), jnp.float32)
+X = jnp.asarray(np.float32(np.random.default_rng(0).random((6, 8, 8, 1))))
 NETWORKS = ("mlp", "conv", "linear")
 
 
@@ -30,13 +30,16 @@ def conditioned(network: str, **fields) -> tuple[VAE, VAE]:
 
 
 def told(log_beta) -> dict:
-    return {"log_beta": jnp.asarray(log_beta, jnp.float32), "lowest_log_beta": jnp.float32(-3)}
+    return {"log_beta": jnp.asarray(np.float32(log_beta)), "lowest_log_beta": jnp.float32(-3)}
 
 
 @functools.cache
 def params_of(vae: VAE) -> dict:
-    # Not compiled as a whole: networks share the programs that draw weights of a shape.
-    return vae.apply({"statistics": told(0)}, X, rngs={"params": random.key(1)}, mutable=["params"])[1]["params"]
+    @jax.jit
+    def init():
+        return vae.apply({"statistics": told(0)}, X, rngs={"params": random.key(1)}, mutable=["params"])[1]["params"]
+
+    return init()
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -92,7 +95,7 @@ def test_beta_matters_once_gates_have_moved_and_each_image_has_its_own(network):
 def test_at_the_smallest_beta_a_gate_is_the_identity_whatever_it_has_learned():
     """So that gates close at the betas at which a latent should be off, and not at all of them at once."""
     gate, lowest = Gate(3), jnp.float32(-3)
-    x = jnp.asarray(np.random.default_rng(1).normal(size=(2, 3)), jnp.float32)
+    x = jnp.asarray(np.float32(np.random.default_rng(1).normal(size=(2, 3))))
     params = jax.tree.map(lambda leaf: np.asarray(leaf) + 1, jax.jit(gate.init)(random.key(0), x, lowest, lowest))
     apply = jax.jit(gate.apply)
     np.testing.assert_allclose(apply(params, x, lowest, lowest), x, rtol=1e-5)

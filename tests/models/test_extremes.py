@@ -1,5 +1,6 @@
 """Likelihoods and priors at the extremes: finite and precise, also after all of XLA's rewriting, as outside the tests."""
 
+import functools
 import itertools
 import math
 
@@ -20,7 +21,7 @@ RANDOM = np.random.default_rng(0)
 
 def one_pixel(value: float) -> jax.Array:
     """An image of one pixel."""
-    return jnp.asarray([[value]], jnp.float32)
+    return jnp.asarray(np.float32([[value]]))
 
 
 @jax.jit
@@ -65,7 +66,7 @@ def test_gaussian_at_the_extremes(log_sigma):
 
 
 def test_a_perfect_batch_meets_the_floor():
-    x = jnp.asarray(RANDOM.normal(size=(5, 24)), jnp.float32)
+    x = jnp.asarray(np.float32(RANDOM.normal(size=(5, 24))))
     fitted = jax.jit(lambda x: jnp.exp(likelihoods.Gaussian(x, jnp.float32(0)).fitted(x).log_sigma))
     np.testing.assert_allclose(fitted(x), likelihoods.SIGMA_FLOOR, rtol=8 * EPS)
 
@@ -132,12 +133,18 @@ def std(likelihood):
     return likelihood.std
 
 
+@functools.cache
+def quadrature() -> tuple[np.ndarray, np.ndarray]:
+    """Nodes in [0, 1] and their weights (Gauss-Legendre): finding them takes a second."""
+    nodes, weights = np.polynomial.legendre.leggauss(300)
+    return 0.5 * (nodes + 1), 0.5 * weights
+
+
 @pytest.mark.parametrize("output", [0.0, 1e-4, 0.5, -0.5, 3.0, -30.0, 400.0])
 def test_continuous_bernoulli_integrates_to_1(output):
-    nodes, weights = np.polynomial.legendre.leggauss(300)
-    nodes, weights = 0.5 * (nodes + 1), 0.5 * weights
-    likelihood = likelihoods.ContinuousBernoulli(jnp.asarray(np.full((300, 1), output), jnp.float32))
-    density, mean = density_and_mean(likelihood, jnp.asarray(nodes[:, None], jnp.float32))
+    nodes, weights = quadrature()
+    likelihood = likelihoods.ContinuousBernoulli(jnp.asarray(np.float32(np.full((300, 1), output))))
+    density, mean = density_and_mean(likelihood, jnp.asarray(np.float32(nodes[:, None])))
     density, mean = np.asarray(density, float), float(mean[0, 0])
     # x * logits is rounded to eps of its size before it is raised.
     error = 4 * EPS * max(1.0, abs(output))
@@ -171,9 +178,9 @@ def test_probabilities_of_all_levels_sum_to_1(levels):
     location, sigma = np.array(list(itertools.product(locations, sigmas))).T
     # An image for each level, with a pixel for each location and sigma.
     every = (np.tile(each, (levels + 1, 1)) for each in (location, np.log(sigma)))
-    likelihood = likelihoods.DiscretizedLogistic(*(jnp.asarray(each, jnp.float32) for each in every), levels)
+    likelihood = likelihoods.DiscretizedLogistic(*(jnp.asarray(np.float32(each)) for each in every), levels)
     values = np.tile(np.arange(levels + 1)[:, None] / levels, (1, len(sigma)))
-    log_prob, mean_of_all = log_prob_and_mean(likelihood, jnp.asarray(values, jnp.float32))
+    log_prob, mean_of_all = log_prob_and_mean(likelihood, jnp.asarray(np.float32(values)))
     probability = np.exp(np.asarray(log_prob, float))
     # An edge is rounded to eps of the location in units of the scale, where the density is at most 1/4.
     error = 8 * EPS * (1 + np.maximum(np.abs(location), 1) / sigma)
@@ -200,7 +207,7 @@ def test_logistic_at_the_extremes(location, sigma, value):
 @pytest.mark.parametrize("name", likelihoods.LIKELIHOODS)
 def test_the_inverse_of_the_mean(name):
     family = likelihoods.LIKELIHOODS[name]
-    mean = jnp.asarray(np.round(np.random.default_rng(1).uniform(0.002, 0.998, (5, 24)) * 255) / 255, jnp.float32)
+    mean = jnp.asarray(np.float32(np.round(np.random.default_rng(1).uniform(0.002, 0.998, (5, 24)) * 255) / 255))
     # At the smallest sigma, where a logistic within a level is all in that level.
     log_sigma = jnp.float32(np.log(likelihoods.SIGMA_FLOOR))
 
@@ -220,7 +227,7 @@ def test_the_inverse_of_the_mean(name):
 
 
 def row(*values: float) -> jax.Array:
-    return jnp.asarray([values], jnp.float32)
+    return jnp.asarray(np.float32([values]))
 
 
 @jax.jit
@@ -244,7 +251,7 @@ def series(v) -> np.ndarray:
 def test_rate_of_collapsed_latents(size):
     """exp(v) - 1 - v is of size v^2 there: a difference of two float32 of size v has nothing of it left."""
     log_var = size * RANDOM.uniform(0.5, 2, size=(1, 500)) * RANDOM.choice([-1, 1], size=(1, 500))
-    log_var = jnp.asarray(log_var, jnp.float32)
+    log_var = jnp.asarray(np.float32(log_var))
     # From 0.2 on exp(v) - 1 and v are subtracted: rounded to a few eps of themselves, which are 2 / 0.2 times the result.
     np.testing.assert_allclose(rate(jnp.zeros((1, 500)), log_var), 0.5 * series(log_var), rtol=40 * EPS)
     # Where the mean says something, it counts as much as it does.
@@ -253,7 +260,7 @@ def test_rate_of_collapsed_latents(size):
 
 
 def test_gradients_of_collapsed_latents():
-    log_var = jnp.asarray([[*np.geomspace(1e-7, 0.5, 60), *-np.geomspace(1e-7, 0.5, 60), 0, 0.2, -0.2]], jnp.float32)
+    log_var = jnp.asarray(np.float32([[*np.geomspace(1e-7, 0.5, 60), *-np.geomspace(1e-7, 0.5, 60), 0, 0.2, -0.2]]))
     mean = 0.5 * log_var
     _, (of_mean, of_log_var) = rate_and_gradients(priors.Normal(mean.shape[1]), mean, log_var)
     np.testing.assert_array_equal(of_mean, mean)
@@ -289,7 +296,7 @@ def test_laplace_rate_and_its_gradient_are_finite_at_the_extremes():
 
 
 def test_quantile_is_the_inverse_of_the_distribution_function():
-    level = jnp.asarray([1e-4, 0.01, 0.1, 0.5, 0.7, 0.99, 0.9999], jnp.float32)
+    level = jnp.asarray(np.float32([1e-4, 0.01, 0.1, 0.5, 0.7, 0.99, 0.9999]))
     found = scipy.stats.norm.cdf(np.asarray(jax.jit(priors.Normal(1).quantile)(level), float))
     # The level itself is rounded, and the quantile q to a few eps of |q| <= 4 where the density is at most 0.4.
     np.testing.assert_allclose(found, np.asarray(level, float), atol=4 * EPS)
@@ -299,14 +306,14 @@ def test_a_mixture_of_one_is_the_gaussian_exactly():
     network = priors.PriorNetwork("mixture", 3, components=1, shape=(4,))
     encode = lambda inputs: (inputs, inputs)  # noqa: E731
     prior = network.apply(jax.jit(network.init, static_argnums=1)(random.key(3), encode), encode)
-    z = jnp.asarray(RANDOM.normal(size=(50, 3)) * 3, jnp.float32)
+    z = jnp.asarray(np.float32(RANDOM.normal(size=(50, 3)) * 3))
     np.testing.assert_array_equal(jax.jit(prior.log_prob)(z), jax.jit(priors.Normal(3).log_prob)(z))
 
 
 def test_gradients_of_a_spline_are_finite():
     """Also at its ends and beyond."""
     sizes = (flows.BINS, flows.BINS, flows.BINS - 1)
-    layer = flows.Spline(*(jnp.asarray(0.1 * RANDOM.normal(size=size), jnp.float32) for size in sizes))
-    z = jnp.asarray(np.linspace(-6, 6, 401)[:, None], jnp.float32)
+    layer = flows.Spline(*(jnp.asarray(np.float32(0.1 * RANDOM.normal(size=size))) for size in sizes))
+    z = jnp.asarray(np.float32(np.linspace(-6, 6, 401)[:, None]))
     gradients = jax.jit(jax.grad(lambda layer: jnp.sum(layer.forward(z))))(layer)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))

@@ -17,19 +17,19 @@ SHAPE = (5, 2, 4, 3)  # batch, and 24 pixels
 
 
 def normals(scale: float = 1.0, shift: float = 0.0) -> jax.Array:
-    return jnp.asarray(scale * RANDOM.normal(size=SHAPE) + shift, jnp.float32)
+    return jnp.asarray(np.float32(scale * RANDOM.normal(size=SHAPE) + shift))
 
 
 def unit() -> jax.Array:
-    return jnp.asarray(RANDOM.random(SHAPE), jnp.float32)
+    return jnp.asarray(np.float32(RANDOM.random(SHAPE)))
 
 
 def levels(count: int) -> jax.Array:
-    return jnp.asarray(np.round(count * RANDOM.random(SHAPE)) / count, jnp.float32)
+    return jnp.asarray(np.float32(np.round(count * RANDOM.random(SHAPE)) / count))
 
 
 def bits() -> jax.Array:
-    return jnp.asarray(RANDOM.integers(0, 2, SHAPE), jnp.float32)
+    return jnp.asarray(np.float32(RANDOM.integers(0, 2, SHAPE)))
 
 
 @jax.jit
@@ -168,7 +168,7 @@ def test_interval_of_a_shared_sigma_has_the_shape_of_the_image():
 def test_bernoulli_interval_is_the_smallest_central_one():
     p = np.array([[0.0, 1e-4, 0.01, 0.04, 0.06, 0.2, 0.3, 0.5, 0.7, 0.8, 0.94, 0.96, 0.99, 0.9999, 1.0]])
     with np.errstate(divide="ignore"):
-        logits = jnp.asarray(scipy.special.logit(p), jnp.float32)
+        logits = jnp.asarray(np.float32(scipy.special.logit(p)))
     for level, (low, high) in intervals(likelihoods.Bernoulli(logits)).items():
         tail = (1 - level) / 2
         probability = np.where(low == 0, 1 - p, 0) + np.where(high == 1, p, 0)

@@ -20,7 +20,7 @@ PAIRS = {
 
 
 def images(*shape: int) -> jax.Array:
-    return jnp.asarray(np.random.default_rng(0).normal(size=shape), jnp.float32)
+    return jnp.asarray(np.float32(np.random.default_rng(0).normal(size=shape)))
 
 
 def filled(module, x) -> dict:
@@ -175,8 +175,8 @@ def test_mlp_is_what_it_says(activation):
         *([generator.normal(size=s) for s in shapes] for shapes in (((4, 5), (5,)), ((5, 4), (4,)))),
     )
     params = {"Dense_0": {"kernel": a, "bias": b}, "Dense_1": {"kernel": c, "bias": d}}
-    params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), params)
-    found = jax.jit(dense.MLPEncoder((5,), 2, activation).apply)({"params": params}, jnp.asarray(x, jnp.float32))
+    params = jax.tree.map(lambda leaf: jnp.asarray(np.float32(leaf)), params)
+    found = jax.jit(dense.MLPEncoder((5,), 2, activation).apply)({"params": params}, jnp.asarray(np.float32(x)))
     expected = BY_HAND[activation](x.reshape(3, 4) @ a + b) @ c + d
     # float32 against float64: inputs and parameters rounded, then two sums of 4 and 5 terms of size up to 10.
     np.testing.assert_allclose(np.concatenate(found, axis=1), expected, atol=1e-5)

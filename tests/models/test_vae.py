@@ -19,7 +19,7 @@ SPEC = small_model()
 
 
 def normals(*shape: int) -> jax.Array:
-    return jnp.asarray(RANDOM.normal(size=shape), jnp.float32)
+    return jnp.asarray(np.float32(RANDOM.normal(size=shape)))
 
 
 POSTERIOR = Posterior(jnp.array([[0.5, -1.0, 3.0]]), jnp.array([[0.0, -2.0, 1.5]]))
@@ -142,12 +142,13 @@ def test_a_learned_sigma_is_a_parameter():
     raw = variables["params"]["raw_log_sigma"]
     assert raw.shape == ()
 
+    @jax.jit
     def log_sigma(params, sigma):
         return VAE(spec).bind(variables | {"params": params}).decode(jnp.zeros((1, 2)), sigma).log_sigma
 
     params = variables["params"]
     assert log_sigma(params, 0.1) == log_sigma(params, 7.0) == likelihoods.floored(raw)
-    gradient = jax.grad(log_sigma)(params, 0.1)
+    gradient = jax.jit(jax.grad(log_sigma))(params, 0.1)
     assert gradient["raw_log_sigma"] > 0
     assert not any(np.any(leaf) for leaf in jax.tree.leaves((gradient["encoder"], gradient["decoder"])))
 
@@ -158,24 +159,31 @@ def test_a_sigma_per_pixel_is_a_head_of_the_decoder(likelihood):
     variables = filled(spec)
     assert "raw_log_sigma" not in variables["params"]
     z = normals(5, 2)
-    found = VAE(spec).bind(variables).decode(z, 0.1)
+    found = jax.jit(lambda z: VAE(spec).bind(variables).decode(z, 0.1))(z)
     # The same network with twice the channels: the first half is the mean, the other the raw log sigma.
     wide = dataclasses.replace(SPEC, likelihood="bernoulli", sigma="", shape=(2, 3, 4))
-    output = VAE(wide).bind({"params": {key: variables["params"][key] for key in ("encoder", "decoder")}}).decode(z).logits
+    both = {"params": {key: variables["params"][key] for key in ("encoder", "decoder")}}
+    output = np.asarray(jax.jit(lambda z: VAE(wide).bind(both).decode(z).logits)(z))
     np.testing.assert_allclose(jax.tree.leaves(found)[0], output[..., :2], rtol=20 * EPS, atol=20 * EPS)
     np.testing.assert_allclose(found.log_sigma, likelihoods.floored(output[..., 2:]), rtol=20 * EPS, atol=20 * EPS)
 
 
 def test_an_optimal_sigma_is_of_the_batch_in_training_and_given_elsewhere():
     spec = dataclasses.replace(SPEC, sigma="optimal")
-    vae, x, z = VAE(spec).bind(filled(spec)), normals(5, 2, 3, 1), normals(5, 2)
-    mean = np.asarray(vae.decode(z).mean, float)
-    mse = np.mean(np.square(np.asarray(x, float) - mean))
+    variables, x, z = filled(spec), normals(5, 2, 3, 1), normals(5, 2)
+
+    @jax.jit
+    def of_both():
+        vae, fixed = VAE(spec).bind(variables), VAE(SPEC).bind(variables)
+        given = fixed.log_likelihood(x, z, 0.3), fixed.decode(z, 0.3).log_prob(x)
+        return vae.decode(z).mean, vae.log_likelihood(x, z, 0.1), vae.decode(z, 0.3).log_sigma, given
+
+    mean, of_batch, log_sigma, given = of_both()
+    mse = np.mean(np.square(np.asarray(x, float) - np.asarray(mean, float)))
     closed = -3 * (np.log(2 * np.pi * mse) + 1)  # mean over the batch, 6 pixels
-    np.testing.assert_allclose(jnp.mean(vae.log_likelihood(x, z, 0.1)), closed, rtol=20 * EPS)
-    np.testing.assert_allclose(vae.decode(z, 0.3).log_sigma, np.log(0.3), rtol=4 * EPS)
-    fixed = VAE(SPEC).bind(vae.variables)
-    np.testing.assert_array_equal(fixed.log_likelihood(x, z, 0.3), fixed.decode(z, 0.3).log_prob(x))
+    np.testing.assert_allclose(np.mean(of_batch), closed, rtol=20 * EPS)
+    np.testing.assert_allclose(log_sigma, np.log(0.3), rtol=4 * EPS)
+    np.testing.assert_array_equal(*given)
 
 
 @pytest.mark.parametrize("kind", ["fixed", "learned"])
@@ -205,23 +213,27 @@ def test_normalised_networks_see_and_say_another_image(likelihood, normalize):
     spec = dataclasses.replace(plain, normalize=normalize)
     statistics = STATISTICS[normalize]
     variables = filled(spec, jax.tree.map(jnp.asarray, statistics))
-    inner, vae = VAE(plain).bind({"params": variables["params"]}), VAE(spec).bind(variables)
     x, z = normals(3, 2, 3, 1), normals(3, 2)
+
+    @jax.jit
+    def of_both(variables, seen):
+        inner, vae = VAE(plain).bind({"params": variables["params"]}), VAE(spec).bind(variables)
+        offset = likelihoods.LIKELIHOODS[likelihood].inverse_mean(jnp.asarray(MEAN))
+        return inner.encode(seen), vae.encode(x), inner.decode(z), vae.decode(z), offset
 
     seen = (np.asarray(x, float) - statistics.get("mean", 0)) / statistics.get("std", 1)
     seen = (seen.reshape(3, 6) @ statistics.get("whiten", np.eye(6))).reshape(x.shape)
-    expected = inner.encode(jnp.asarray(seen, jnp.float32))
+    expected, posterior, inner, decoded, offset = of_both(variables, np.float32(seen))
     # Products of six terms of size up to 5 in float32, then the network's own.
-    np.testing.assert_allclose(vae.encode(x).mean, expected.mean, atol=100 * EPS)
-    np.testing.assert_allclose(vae.encode(x).log_var, expected.log_var, atol=100 * EPS)
+    np.testing.assert_allclose(posterior.mean, expected.mean, atol=100 * EPS)
+    np.testing.assert_allclose(posterior.log_var, expected.log_var, atol=100 * EPS)
 
     def output(likelihood):
         return np.asarray(jax.tree.leaves(likelihood)[0], float)
 
-    said = output(inner.decode(z)) * statistics.get("std", 1)
+    said = output(inner) * statistics.get("std", 1)
     said = (said.reshape(3, 6) @ statistics.get("color", np.eye(6))).reshape(x.shape)
-    offset = np.asarray(likelihoods.LIKELIHOODS[likelihood].inverse_mean(jnp.asarray(MEAN))) if statistics else 0
-    np.testing.assert_allclose(output(vae.decode(z)), said + offset, atol=100 * EPS)
+    np.testing.assert_allclose(output(decoded), said + (np.asarray(offset) if statistics else 0), atol=100 * EPS)
 
 
 def test_a_learned_sigma_starts_from_the_scale_of_the_data():
@@ -229,5 +241,5 @@ def test_a_learned_sigma_starts_from_the_scale_of_the_data():
     statistics = jax.tree.map(jnp.asarray, STATISTICS["center"])
     variables = filled(spec, statistics)
     raw = variables["params"]["raw_log_sigma"]
-    found = VAE(spec).bind(variables).decode(jnp.zeros((1, 2))).log_sigma
+    found = jax.jit(lambda z: VAE(spec).bind(variables).decode(z).log_sigma)(np.zeros((1, 2), np.float32))
     np.testing.assert_allclose(found, likelihoods.floored(raw + np.log(np.float32(2))), rtol=4 * EPS)
