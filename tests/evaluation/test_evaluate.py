@@ -144,14 +144,15 @@ class Exact:
 
 def decoder() -> tuple[np.ndarray, np.ndarray]:
     """W [latents, pixels] and b of the decoder."""
-    decode = jax.jit(lambda z: VAE(planned(20)[0]).bind(variables()).decode(z, SIGMA).mean)
+    bound = VAE(planned(20)[0]).bind(variables())
+    decode = jax.jit(lambda z: bound.decode(z, SIGMA).mean)
     origin, *units = np.asarray(decode(np.eye(LATENTS + 1, LATENTS, -1, dtype=np.float32)), float)
     return np.array(units) - origin, origin
 
 
 @functools.cache
 def encoded(split: str):
-    return jax.jit(lambda x: VAE(planned(20)[0]).bind(variables()).encode(x))(dataset().images(split))
+    return jax.jit(VAE(planned(20)[0]).bind(variables()).encode)(dataset().images(split))
 
 
 @functools.cache

@@ -163,7 +163,7 @@ def test_a_sigma_per_pixel_is_a_head_of_the_decoder(likelihood):
     # The same network with twice the channels: the first half is the mean, the other the raw log sigma.
     wide = dataclasses.replace(SPEC, likelihood="bernoulli", sigma="", shape=(2, 3, 4))
     both = {"params": {key: variables["params"][key] for key in ("encoder", "decoder")}}
-    output = np.asarray(jax.jit(lambda z: VAE(wide).bind(both).decode(z).logits)(z))
+    output = jax.jit(lambda z: VAE(wide).bind(both).decode(z).logits)(z)
     np.testing.assert_allclose(jax.tree.leaves(found)[0], output[..., :2], rtol=20 * EPS, atol=20 * EPS)
     np.testing.assert_allclose(found.log_sigma, likelihoods.floored(output[..., 2:]), rtol=20 * EPS, atol=20 * EPS)
 
