@@ -7,7 +7,7 @@ import signal
 import socket
 
 import pytest
-from support import NOT_EVALUATED, assert_same_numbers, signed, tiny
+from support import LINEAR, NOT_EVALUATED, assert_same_numbers, signed, tiny
 
 from experiments import command_line
 from vae_jax.storage import run_directory
@@ -28,11 +28,11 @@ workdir, early, epochs, late = (sys.argv.pop(1) for _ in range(4))
 command_line._TIMEOUT = 30
 def main():
     import jax
-    from support import tiny
+    from support import LINEAR, tiny
     from vae_jax.core import errors
     from vae_jax.study import study
     exec(early)
-    study.run(tiny(train__epochs=eval(epochs)), workdir, None, (("seed", ("0", "1", "2")),))
+    study.run(tiny(**LINEAR, train__epochs=eval(epochs)), workdir, None, (("seed", ("0", "1", "2")),))
     exec(late)
 command_line.run(main)
 """
@@ -55,7 +55,7 @@ from vae_jax.system import multihost
 if multihost.writes():
     shutil.copytree(workdir, workdir + "_grown")
 multihost.wait("copied")
-study.run(tiny(), workdir + "_grown", None, (("seed", ("0", "1", "2", "3")),))
+study.run(tiny(**LINEAR), workdir + "_grown", None, (("seed", ("0", "1", "2", "3")),))
 """
 
 
@@ -66,7 +66,8 @@ def free_port() -> int:
 
 
 # Read for each batch, of which each process has its half.
-HALVES = """
+STREAMED = {"data__resident": "false", "train__data_devices": 2, "train__epochs": 2, **LINEAR, **NOT_EVALUATED}
+HALVES = f"""
 import numpy as np
 from vae_jax.data import stored
 looked_at = []
@@ -74,9 +75,8 @@ def counted(self, rows, told, read=stored.ArrayInMemory.read, looked_at=looked_a
     looked_at.append(len(rows))
     return read(self, rows, told)
 stored.ArrayInMemory.read = counted
-from support import NOT_EVALUATED
-study.run(tiny(data__resident="false", train__data_devices=2, **NOT_EVALUATED), workdir + "_streamed")
-assert looked_at.count(64) == 40 and 128 not in looked_at, looked_at  # of batches of 128, in 40 steps
+study.run(tiny(**{STREAMED}), workdir + "_streamed")
+assert looked_at.count(64) == 20 and 128 not in looked_at, looked_at  # of batches of 128, in 20 steps
 sys.exit()
 """
 
@@ -101,9 +101,9 @@ def two_processes(forks):
 def single(tmp_path_factory):
     """The study in this process alone, one run after another; grown beside it."""
     workdir = tmp_path_factory.mktemp("distributed") / "one"
-    study.run(tiny(), workdir, None, SWEEPS)
+    study.run(tiny(**LINEAR), workdir, None, SWEEPS)
     grown = shutil.copytree(workdir, f"{workdir}_grown")
-    study.run(tiny(), grown, None, [("seed", ("0", "1", "2", "3"))])
+    study.run(tiny(**LINEAR), grown, None, [("seed", ("0", "1", "2", "3"))])
     return workdir
 
 
@@ -165,7 +165,7 @@ def test_streamed_data_in_two_processes(two_processes, tmp_path):
     """Each reads the half of every batch that its device has, and the bits are those of one process."""
     ended = two_processes(tmp_path / "two", early=HALVES, epochs="1", devices=1)
     assert [code for code, _ in ended] == [0, 0], ended
-    study.run(tiny(data__resident="false", train__data_devices=2, **NOT_EVALUATED), tmp_path / "one")
+    study.run(tiny(**STREAMED), tmp_path / "one")
     assert_same_numbers(tmp_path / "two_streamed", tmp_path / "one")
     assert signed(tmp_path / "two_streamed") == signed(tmp_path / "one")
 

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 
 import pytest
+from support import SMALL
 
 from experiments import command_line, config_files
 from vae_jax.evaluation import config as evaluation
@@ -17,15 +18,9 @@ from vae_jax.study import config
 
 ROOT = pathlib.Path(__file__).parents[1]
 NAMES = [path.stem for path in (ROOT / "configs").glob("*.py") if path.stem != "__init__"]
-SMALL = {
-    "train.epochs": 2,
-    "train.chunk_epochs": 1,
-    "model.hidden": "(8,)",
-    "eval.samples": 2,
-    "eval.decoded": 50,
-    "eval.aggregate_samples": 0,
-}
-TRAIN = ["--config=configs/vae.py", *(f"--config.{key}={value}" for key, value in SMALL.items())]
+# Not of pictures, of which twice as many figures are drawn: what is drawn is looked at in tests/figures.
+SETTINGS = SMALL | {"train.epochs": 2}
+TRAIN = ["--config=configs/vae.py", *(f"--config.{key}={value}" for key, value in SETTINGS.items())]
 TRAIN += ["--sweep=objective.beta=0.5,1", "--sweep=seed=0,1", "--tensorboard"]
 ESCAPE = "\x1b"
 
@@ -34,7 +29,7 @@ ESCAPE = "\x1b"
 def clone(tmp_path_factory):
     """A checkout, as far as the mains can tell, that they may write runs/ into."""
     folder = tmp_path_factory.mktemp("clone")
-    for name in ("configs", "experiments", "vae_jax"):
+    for name in ("configs", "experiments", "tests", "vae_jax"):
         (folder / name).symlink_to(ROOT / name)
     return folder
 
@@ -85,7 +80,7 @@ def test_train_says_plain_lines_where_there_is_no_terminal(trained):
     assert ESCAPE not in trained.out + trained.err
     assert "\r" not in trained.out + trained.err
     first, second = trained.err.splitlines()
-    assert re.fullmatch(r"vae \(4 runs\): 80 steps in [\d.]+ s", first)
+    assert re.fullmatch(r"vae \(4 runs\): 24 steps in [\d.]+ s", first)
     assert re.fullmatch(r"evaluation: 4 runs in [\d.]+ s", second)
 
 
@@ -97,7 +92,7 @@ def test_train_fills_the_directory(clone, trained):
     rows = tables.read_csv(workdir / "results.csv")
     assert [(row["objective.beta"], row["seed"]) for row in rows] == [(0.5, 0), (0.5, 1), (1.0, 0), (1.0, 1)]
     assert len(run_directory.read_jsonl(workdir / "metrics.jsonl")) == 12  # epochs 0, 1 and 2
-    assert run_directory.read_json(workdir / "config.json")["config"]["model"]["hidden"] == [8]
+    assert run_directory.read_json(workdir / "config.json")["config"]["model"]["hidden"] == [4]
 
 
 def test_the_same_command_again_only_draws(typed, trained):
