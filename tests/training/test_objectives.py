@@ -235,25 +235,27 @@ def test_free_bits_by_hand():
 def test_geco_by_hand():
     objective = objectives.OBJECTIVES["geco"]
     weights = objectives.Weights(1.0, 1.0, distortion_target=3.5)
-    carried = {"log_multiplier": jnp.log(2.0), "constraint": jnp.float32(0.0)}
-    context = objectives.Context(priors.Normal(2), random.key(0), 100, carried)
-    value, after = objective.loss(by_hand(), weights, context)
+    carried = {"log_multiplier": np.log(np.float32(2)), "constraint": np.float32(0)}
+
+    @jax.jit
+    def step(terms, weights, carried):
+        return objective.loss(terms, weights, objectives.Context(priors.Normal(2), random.key(0), 100, carried))
+
+    value, after = step(by_hand(), weights, carried)
     np.testing.assert_allclose(value, 5 + 2 * (4 - 3.5), rtol=4 * EPS)
     # Above the target the multiplier grows, and below it falls.
     assert after["log_multiplier"] > carried["log_multiplier"]
-    _, after = objective.loss(by_hand(), weights.replace(distortion_target=5.0), context)
+    _, after = step(by_hand(), weights.replace(distortion_target=5.0), carried)
     assert after["log_multiplier"] < carried["log_multiplier"]
     # Missed by a tenth of the target, or by one nat, and for long enough to be the average.
     for target in (20.0, 0.0):
         missed = max(target / 10, 1)
         terms = by_hand().replace(distortion=jnp.full(2, target + missed))
-        _, after = objective.loss(
-            terms, weights.replace(distortion_target=target), context.replace(carried=carried | {"constraint": missed})
-        )
+        _, after = step(terms, weights.replace(distortion_target=target), carried | {"constraint": np.float32(missed)})
         gain = after["log_multiplier"] - carried["log_multiplier"]
         np.testing.assert_allclose(gain, 1 / objectives.PATIENCE, rtol=100 * EPS)
     # What is carried has no gradient.
-    moved = jax.grad(lambda terms: objective.loss(terms, weights, context)[1]["log_multiplier"])(by_hand())
+    moved = jax.grad(lambda terms: step(terms, weights, carried)[1]["log_multiplier"])(by_hand())
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(moved))
 
 
