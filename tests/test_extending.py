@@ -14,6 +14,7 @@ from vae_jax.storage import tables
 
 SMALL = ("--config.train.epochs=16", "--config.train.chunk_epochs=1", "--config.train.checkpoint_every=2")
 SMALL += (
+    "--config.model.encoder=linear",
     "--config.train.batch_size=20",
     "--config.eval.samples=2",
     "--config.eval.decoded=20",

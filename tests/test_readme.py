@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
-from support import tiny
+from support import LINEAR, VECTORS, tiny
 
 from configs import ablations
 from vae_jax.models import likelihoods, networks, priors
@@ -44,12 +44,14 @@ def test_the_study_from_python_has_at_most_ten_lines():
 
 
 def test_the_study_from_python_runs(tmp_path, monkeypatch, capsys):
-    """As it stands, but with the study that it runs made tiny."""
+    """As it stands, but with the study that it runs made tiny, and of vectors, which have few figures."""
+    vectors = {"data__name": "npz", "data__path": str(ROOT / VECTORS), "model__latents": 3, "model__likelihood": "gaussian"}
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(ablations, "get_config", lambda: tiny(name="ablations", baselines=("pca",)))
+    monkeypatch.setattr(ablations, "get_config", lambda: tiny(name="ablations", baselines=("pca",), **vectors, **LINEAR))
     monkeypatch.setattr(ablations, "sweep", one_run)
     exec(compile(study_block(), str(README), "exec"), {})
     (table,) = tmp_path.rglob("results.csv")
+    assert (table.parent / "figures/learning_curves.png").exists()
     assert [row["name"] for row in tables.read_csv(table)] == ["vae", "pca"]
     assert "Traceback" not in capsys.readouterr().err
 
@@ -68,7 +70,7 @@ def test_what_is_added_can_be_used(module, table, name, changed, tmp_path, monke
     block = next(block for block in blocks("python") if f'{table}["{name}"]' in block)
     monkeypatch.setitem(getattr(module, table), name, None)  # undone at the end, with what the example adds
     exec(compile(block, str(README), "exec"), dict(vars(module)))
-    config = tiny()
+    config = tiny(**LINEAR)
     for key, value in changed.items():
         group, _, field = key.partition(".")
         config[group][field] = value
