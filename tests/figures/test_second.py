@@ -11,7 +11,7 @@ from vae_jax.core import errors, registry
 from vae_jax.figures import draw, fonts
 from vae_jax.figures.second import Answer, Asked, Process
 
-FEW = ("samples", "reconstructions", "rates", "learning_curves", "traversals")
+FEW = ("samples", "reconstructions", "rates", "traversals")
 TWO = ("samples", "reconstructions")  # the quickest
 
 
@@ -44,7 +44,7 @@ def contents(workdir: pathlib.Path) -> dict[str, bytes]:
 def test_the_same_files_as_of_one_process(workdir, process):
     counting = Counting(process.draw)
     paths = draw.draw(workdir, FEW, second=counting)
-    assert counting.files[:1] == ["traversals.gif"] and len(counting.files) < len(paths) == 6
+    assert counting.files[:1] == ["traversals.gif"] and len(counting.files) < len(paths) == 5
     together = contents(workdir)
     for path in (workdir / "figures").iterdir():
         path.unlink()
