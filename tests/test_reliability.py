@@ -1,6 +1,7 @@
 """Nothing lost: processes that are killed, stopped or starved of disk, bad directories, and what is in them then."""
 
 import contextlib
+import itertools
 import os
 import pathlib
 import random
@@ -30,9 +31,11 @@ LITTLE = {"eval__train": "false", "eval__aggregate_samples": 0, "eval__calibrati
 def arguments(workdir: pathlib.Path, *more: str, **fields) -> list[str]:
     """What is typed for the small study in `workdir`; two underscores for a dot.
 
-    All studies have groups of two runs: as few programs as can be are compiled for this file.
+    All studies have groups of two runs, and a learning rate by which the number of epochs is not a part of the programs: as
+    few as can be are compiled for this file.
     """
-    settings = SMALL | {"train.epochs": EPOCHS} | {name.replace("__", "."): value for name, value in fields.items()}
+    settings = SMALL | {"train.epochs": EPOCHS, "optimizer.schedule": "constant"}
+    settings |= {name.replace("__", "."): value for name, value in fields.items()}
     typed = [f"--config.{key}={value}" for key, value in settings.items()]
     return ["--config=configs/vae.py", *typed, f"--workdir={workdir}", *more]
 
@@ -89,6 +92,7 @@ def streamed(folder: pathlib.Path) -> dict:
     """
     np.save(folder / "images.npy", np.random.default_rng(0).normal(size=(60, 8)).astype(np.float32))
     fields = {"data__name": "npy", "data__path": str(folder / "images.npy"), "data__resident": "false"}
+    fields["optimizer__schedule"] = "cosine"
     return fields | {"train__batch_size": 8, "train__checkpoint_steps": 3} | LITTLE
 
 
@@ -125,20 +129,23 @@ def saves(workdir: pathlib.Path, since: float) -> bool:
 
 def killed(forks, whole, tmp_path, kills: int, drawn: bool = False, **fields) -> int:
     """Kill the study so often, and compare what it ends in; returns how often it was in the middle of a save."""
-    moments, cut, number, workdir = random.Random(kills), 0, 0, tmp_path / "0"
+    moments, seconds, cut, number = random.Random(kills), whole[1], 0, 0
+    workdirs = (tmp_path / str(place) for place in itertools.count())
+    workdir = next(workdirs)
     while number < kills:
+        start = time.monotonic()
         process = forks.start("train", arguments(workdir, SEEDS, **fields), drawn=drawn)
-        time.sleep(moments.uniform(0, whole[1]) if number else 0)  # the first time in the first save
+        time.sleep(moments.uniform(0, seconds) if number else 0)  # the first time in the first save
         begun = time.time()
         try:
             if number % 2 == 0:  # in the next save, if there is one
-                wait_for(lambda: saves(workdir, begun) or time.time() > begun + whole[1])  # noqa: B023
+                wait_for(lambda: saves(workdir, begun) or time.time() > begun + seconds)  # noqa: B023
             os.kill(process, signal.SIGKILL)
         except ProcessLookupError:
             pass
         if forks.end().code == 0:  # it was done before: compared, and another one is begun
             assert_same(workdir, whole[0])
-            workdir = tmp_path / str(number)
+            workdir, seconds = next(workdirs), min(seconds, time.monotonic() - start)
         else:
             number += 1
             cut += saves(workdir, begun)
