@@ -370,7 +370,7 @@ def test_images_of_many_sizes_need_one(tmp_path):
 
 
 def test_the_study_of_celeb_a_runs_from_a_prepared_set(tmp_path):
-    """As it stands, but on a few random pictures, with few channels and one convolution."""
+    """As it stands, but on a few random pictures and with few channels."""
     generator, attributes = np.random.default_rng(0), ("Eyeglasses", "Smiling")
     features = {"image": feature("Image", shape=(218, 178, 3)), "attributes": dict.fromkeys(attributes, np.bool_)}
     pictures = generator.integers(0, 256, (4, 218, 178, 3), np.uint8)
@@ -384,8 +384,8 @@ def test_the_study_of_celeb_a_runs_from_a_prepared_set(tmp_path):
     written(tmp_path, "celeb_a", features, {"train": rows[:24], "validation": rows[24:26], "test": rows[26:]})
     config = celeba.get_config()
     config.data.dir = str(tmp_path)
-    config.model.hidden, config.model.latents = (2, 4), 2
-    config.train.epochs, config.train.batch_size = 1, 8
+    config.model.hidden, config.model.latents = (2, 3, 4), 2
+    config.train.epochs, config.train.batch_size = 2, 8
     config.eval.samples, config.eval.calibration_samples, config.eval.decoded, config.eval.batch_size = 2, 2, 10, 8
     rows = study.run(config, tmp_path / "run", celeba.sweep)
     assert [row["name"] for row in rows] == ["ae", "vae_no_kl", "kl_only", "vae", "beta_vae", "beta_vae"]
