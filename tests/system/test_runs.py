@@ -1,5 +1,6 @@
 """A function over one run, made a function over many: the same bits on any number of devices, and no talk between runs."""
 
+import contextlib
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import random
-from support import COLLECTIVES, replica_groups
+from support import COLLECTIVES, replica_groups, with_settings
 
 from vae_jax.system import runs
 
@@ -63,6 +64,19 @@ def test_the_same_bits_on_any_devices(alone, devices):
     # Padding is the last run again.
     for index in range(5, len(many["loss"])):
         assert_same(runs.take(many, index), alone[4])
+
+
+def test_compiled_briefly_it_is_the_same_to_rounding(alone):
+    found = runs.over_runs(train, runs.mesh(1), briefly=True)(grid(5), SHARED)
+    for mine, one in zip(jax.tree.leaves(found), jax.tree.leaves(runs.stack(alone)), strict=True):
+        np.testing.assert_allclose(mine, one, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize(("few", "options"), [(False, {"xla_backend_optimization_level": 1}), (True, None)])
+def test_briefly_is_never_longer(few, options):
+    """Where JAX is told to optimise nothing, that stays."""
+    with contextlib.contextmanager(with_settings)(jax_disable_most_optimizations=few):
+        assert runs._options(runs.mesh(1)) == options
 
 
 def test_no_collective_in_the_compiled_program():

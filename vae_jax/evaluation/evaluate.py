@@ -282,7 +282,7 @@ class Programs(NamedTuple):
             },
             over(_model),
             {
-                name: runs.over_runs(functools.partial(_once, setting, metric.program), mesh, mapped=2)
+                name: runs.over_runs(functools.partial(_once, setting, metric.program), mesh, mapped=2, briefly=True)
                 for name, metric in plan.metrics.items()
                 if metric.program
             },
@@ -293,7 +293,7 @@ class Programs(NamedTuple):
 @functools.lru_cache(maxsize=64)
 def _over_runs(changes: int, function: Callable, *static, mesh: Any, mapped: int) -> Any:
     """`runs.over_runs`, made once for equal models and settings, so that a process traces and compiles it once."""
-    return runs.over_runs(functools.partial(function, *static), mesh, mapped=mapped)
+    return runs.over_runs(functools.partial(function, *static), mesh, mapped=mapped, briefly=True)
 
 
 # Programs: functions of one run.

@@ -51,7 +51,7 @@ def depends_on(file: str) -> None:
     _files.add(file)
 
 
-def kept(jitted: Wrapped, made_of: tuple, mesh: Mesh, args: tuple, donate: bool) -> Wrapped:
+def kept(jitted: Wrapped, made_of: tuple, mesh: Mesh, args: tuple, settings: dict[str, Any]) -> Wrapped:
     """`jitted` for arguments like these, without tracing it where the same was traced before.
 
     Args:
@@ -59,7 +59,7 @@ def kept(jitted: Wrapped, made_of: tuple, mesh: Mesh, args: tuple, donate: bool)
       made_of: what it computes depends on: functions of modules, dataclasses, names and numbers.
       mesh: of the devices that it runs on.
       args: arrays or shapes.
-      donate: whether the result may reuse the memory of the first argument.
+      settings: of `jax.jit`, that `jitted` was made with: what is donated and how it is compiled.
 
     Returns:
       From `jax.jit`, too; or `jitted` itself, where nothing is kept or this cannot be.
@@ -79,7 +79,7 @@ def kept(jitted: Wrapped, made_of: tuple, mesh: Mesh, args: tuple, donate: bool)
     def restored(*args):
         return jax.tree.unflatten(tree, exported.call(*jax.tree.leaves(args)))
 
-    return jax.jit(restored, donate_argnums=(0,) if donate else ())
+    return jax.jit(restored, **settings)
 
 
 def _traced(jitted: Wrapped, args: tuple) -> tuple[export.Exported, Any]:
