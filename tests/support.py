@@ -128,12 +128,15 @@ def signed(workdir: pathlib.Path) -> list[dict]:
 
 
 def undocumented(row: dict) -> set[str]:
-    """Names of a row of results that no column of the table stands for."""
+    """Names in a row of results that belong to no column of the table of metrics."""
     known = set()
     for column in metrics.columns().values():
         for name in (column.name, *(f"{split}_{column.name}" for split in column.splits)):
-            known |= {name, *(f"{name}_se" for _ in [0] if "draws" in column.error)}
-            known |= {f"{name}_image_se" for _ in [0] if "images" in column.error}
+            known.add(name)
+            if "draws" in column.error:
+                known.add(f"{name}_se")
+            if "images" in column.error:
+                known.add(f"{name}_image_se")
     return set(row) - known
 
 

@@ -265,7 +265,7 @@ class Programs(NamedTuple):
         """For `together` runs or fewer at a time."""
         mesh = runs.mesh(together)
         setting = plan.setting
-        # At which betas there are rows is not seen by a program: evaluations that differ in it alone share theirs.
+        # No program depends on `eval.betas`: evaluations that differ only in it share their programs.
         spec = dataclasses.replace(setting.spec, betas=())
 
         def over(function: Callable, *static, mapped: int = 1) -> Any:
@@ -282,7 +282,8 @@ class Programs(NamedTuple):
             },
             over(_model),
             {
-                name: runs.over_runs(functools.partial(_once, setting, metric.program), mesh, mapped=2, briefly=True)
+                # Not `briefly`: a total correlation near 0, a difference of large sums, would move in its first digits.
+                name: runs.over_runs(functools.partial(_once, setting, metric.program), mesh, mapped=2)
                 for name, metric in plan.metrics.items()
                 if metric.program
             },

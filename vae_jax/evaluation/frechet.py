@@ -37,7 +37,7 @@ class Spread:
     def add(self, images: Float[np.ndarray, "n *shape"]) -> "Spread":
         """Take in a batch; returns this object."""
         if self.pixels > SIDE:
-            images = images[: SIDE - self.count]  # before the copy, all of which a view of some of its rows would keep
+            images = images[: SIDE - self.count]  # first: a view of some rows of a copy keeps all of the copy
         flat = np.array(images, float).reshape(len(images), -1)
         if self.pixels > SIDE:
             self._rows.append(flat)

@@ -130,7 +130,7 @@ def _silent() -> Iterator[None]:
         yield
     except Exception:
         gc.collect()  # failed tasks log when they are collected
-        # Some end later: what they log, and what they report to a loop of events that is closed by then.
+        # Some end later. They log, or report to an event loop that is closed by then.
         logging.getLogger("asyncio").addFilter(_of_no_late_task)
         hook = _without_late_tasks(hook)
         raise
@@ -140,10 +140,13 @@ def _silent() -> Iterator[None]:
 
 
 def _of_no_late_task(record: logging.LogRecord) -> bool:
+    """Whether a line of asyncio's log is about something else than a task that failed when nobody waited for it."""
     return "exception was never retrieved" not in record.getMessage()
 
 
 def _without_late_tasks(hook):
+    """`hook` for `sys.unraisablehook`, without what a task reports that ends after its event loop."""
+
     def report(unraisable) -> None:
         if str(unraisable.exc_value) != "Event loop is closed":
             hook(unraisable)

@@ -44,6 +44,7 @@ class Program:
         """The method of that name for many runs: `runs.over_runs`, made once for each mesh and set of options."""
         key = name, mesh, *options.items()
         if key not in self._mapped:
+            # `init` is called once, and has the same bits so.
             self._mapped[key] = runs.over_runs(getattr(self, name), mesh, briefly=name == "init", **options)
         return self._mapped[key]
 
