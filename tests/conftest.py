@@ -24,6 +24,10 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 # As the mains do: with Python's own threshold the garbage collector takes a twentieth of the time of tests that trace a lot.
 gc.set_threshold(100_000, 50, 100)
+gc.freeze()  # what was imported stays, and need not be looked through after each file
+
+# For the workers, and what they start: threads that wait for the next product in a loop would take time from other work.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 # What keeps a browser from looking for anything by itself.
 QUIET = (
