@@ -89,15 +89,14 @@ def memory_returned():
 
 @pytest.fixture(scope="module", autouse=True)
 def compiled_so(request):
-    """Compile the programs of a file quickly, or as its mark says: `pytestmark = pytest.mark.compiled("fully")`."""
-    mark = request.node.get_closest_marker("compiled")
-    yield from compiled(*mark.args if mark else ("quickly",))
+    """Compile the programs of a file quickly, unless it is marked: `pytestmark = pytest.mark.compiled_fully`."""
+    yield from compiled(fully=request.node.get_closest_marker("compiled_fully") is not None)
 
 
 @pytest.fixture
 def compiled_quickly():
-    """For tests that compare no bits of different programs, in a file that has other tests too."""
-    yield from compiled("quickly")
+    """For tests to which it does not matter, in a file that is marked because of others."""
+    yield from compiled(fully=False)
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from vae_jax.storage import run_directory
 from vae_jax.study import study
 from vae_jax.system import multihost
 
-pytestmark = [pytest.mark.compiled("in blocks"), pytest.mark.usefixtures("one_run_at_a_time")]
+pytestmark = pytest.mark.usefixtures("one_run_at_a_time")
 SWEEPS = (("seed", ("0", "1", "2")),)  # three runs for four devices
 
 # The command line of the experiments around a study in {workdir}; `early` runs when the processes have found each other,
@@ -88,8 +88,7 @@ def two_processes(forks):
     def run(workdir: pathlib.Path, early: str = "", epochs: str = "4", late: str = "", devices: int = 2):
         flags = [f"--coordinator=127.0.0.1:{free_port()}", "--processes=2", f"--cpu_devices={devices}"]
         started = [
-            # Compiled as here.
-            forks.start("study", [workdir, early, epochs, late, *flags, f"--process={number}"], code=MAIN, XLA_FLAGS="")
+            forks.start("study", [workdir, early, epochs, late, *flags, f"--process={number}"], code=MAIN)
             for number in range(2)
         ]
         return [(ended.code, ended.err) for ended in map(forks.end, started)]

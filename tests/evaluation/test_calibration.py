@@ -62,7 +62,7 @@ def measure(variables: dict, sigma):
 @functools.cache
 def program():
     """`measure`, compiled fully: it is called a dozen times, and so takes a third of the time."""
-    (found,) = [jax.jit(measure).lower(variables(optimum(1.0)), SIGMA).compile() for _ in compiled("fully")]
+    (found,) = [jax.jit(measure).lower(variables(optimum(1.0)), SIGMA).compile() for _ in compiled(fully=True)]
     return found
 
 

@@ -12,7 +12,7 @@ from vae_jax.data import faces, sprites
 from vae_jax.evaluation import counterfactuals, inverse_rendering
 
 # A picture is drawn a hundred thousand times: compiled quickly, that takes longer than compiling it fully.
-pytestmark = pytest.mark.compiled("fully")
+pytestmark = pytest.mark.compiled_fully
 
 RENDER = functools.partial(faces.render, size=32)
 HAIR, SMILE, GLASSES = 0, 1, 5

@@ -13,7 +13,7 @@ from jax import random
 
 from vae_jax.models import flows, likelihoods, priors
 
-pytestmark = pytest.mark.compiled("fully")
+pytestmark = pytest.mark.compiled_fully
 
 EPS = np.finfo(np.float32).eps
 RANDOM = np.random.default_rng(0)

@@ -22,8 +22,6 @@ from vae_jax.system import runs
 from vae_jax.training import loop as fit
 from vae_jax.training.state import TrainState
 
-pytestmark = pytest.mark.compiled("in blocks")
-
 SEEDS = ("0", "1", "2")
 SWEEPS = (("seed", SEEDS), ("optimizer.learning_rate", ("0.01",)))
 GRID_KEYS = ["objective.noise_scale", "objective.beta", "optimizer.learning_rate"]

@@ -13,7 +13,7 @@ from support import COLLECTIVES, replica_groups, with_settings
 
 from vae_jax.system import runs
 
-pytestmark = pytest.mark.compiled("fully")
+pytestmark = pytest.mark.compiled_fully
 
 SHARED = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
 

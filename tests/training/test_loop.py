@@ -15,7 +15,6 @@ from vae_jax.study import planning, study
 from vae_jax.system import memory, runs
 from vae_jax.training import loop
 
-pytestmark = pytest.mark.compiled("in blocks")
 CHUNKS = 4  # of one epoch; checkpoints after the second and the fourth
 TWO_GROUPS = (("train.chunk_epochs", ("1", "3")),)  # one program, two plans: 4 chunks, then 2 of 3 and 1 epochs
 
@@ -230,7 +229,6 @@ def test_what_is_shown_of_many_runs():
     assert loop._summary(rows) == "loss 20 (10 to 30), distortion 20 (20 to 20), rate inf (inf to inf)"
 
 
-@pytest.mark.usefixtures("compiled_quickly")
 def test_a_target_that_cannot_be_reached_is_said(tmp_path, capsys):
     fields = {"objective__kind": "geco", "train__chunk_epochs": 4, "name": "steered"} | LINEAR | NOT_EVALUATED
     study.run(tiny(objective__distortion_target=-50.0, **fields), tmp_path / "missed")
@@ -288,7 +286,6 @@ def test_runs_that_do_not_fit_take_turns(five, two_devices, sizes, tmp_path, mon
     assert set(sizes) == {4}
 
 
-@pytest.mark.usefixtures("compiled_quickly")
 def test_as_few_runs_take_turns_as_fit(five, two_devices, tmp_path, monkeypatch):
     """One for each device here; the first block is not computed."""
     too_small(monkeypatch, 1_000_000)

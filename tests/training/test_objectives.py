@@ -17,7 +17,7 @@ from vae_jax.models.vae import VAE, Posterior, reparameterize
 from vae_jax.training import discrepancies, objectives, schedules
 
 # What keeps numbers finite and exact has to hold after all of XLA's rewriting.
-pytestmark = pytest.mark.compiled("fully")
+pytestmark = pytest.mark.compiled_fully
 
 EPS = np.finfo(np.float32).eps
 RANDOM = np.random.default_rng(0)

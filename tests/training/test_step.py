@@ -23,7 +23,7 @@ from vae_jax.training.step import Program, evenly, is_finite, program_of
 
 EPS = np.finfo(np.float32).eps
 
-pytestmark = pytest.mark.compiled("fully")
+pytestmark = pytest.mark.compiled_fully
 PIXELS = load_digits().images.astype(np.uint8)[..., None]
 BATCH = jnp.asarray(PIXELS[:64] / np.float32(16))
 TRAINING, IMAGES = PIXELS[:150], PIXELS[150:200].astype(np.float32) / 16

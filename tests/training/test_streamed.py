@@ -21,8 +21,6 @@ from vae_jax.study import planning, provenance, study
 from vae_jax.system import runs, signals
 from vae_jax.training import loop, session, streamed
 
-pytestmark = pytest.mark.compiled("in blocks")
-
 OWN = {**LINEAR, **NOT_EVALUATED}
 SHARED = {"data__order": "shared", **OWN}
 STREAMED = {"data__resident": "false", **OWN}
@@ -187,7 +185,7 @@ def test_another_order_is_refused_and_another_way_to_hold_the_data_is_not():
 # Memory
 
 
-def test_nothing_reads_a_whole_split(compiled_quickly, tmp_path, monkeypatch, capsys):
+def test_nothing_reads_a_whole_split(tmp_path, monkeypatch, capsys):
     """Neither training, nor evaluation, whose images are some of each split, nor the page."""
     read, sizes = stored.ArrayInMemory.read, []
     monkeypatch.setattr(
