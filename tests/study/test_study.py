@@ -1,6 +1,5 @@
 """A study end to end: what its directory holds, the same bits wherever it runs, and what is refused."""
 
-import contextlib
 import csv
 import json
 import pathlib
@@ -11,7 +10,7 @@ import sys
 
 import numpy as np
 import pytest
-from support import LINEAR, assert_same_numbers, compiled, tiny
+from support import LINEAR, assert_same_numbers, tiny
 
 from vae_jax.core import errors
 from vae_jax.evaluation import disentanglement
@@ -384,9 +383,7 @@ def of_vectors(tmp_path_factory):
             add({"name": "vae", "objective.noise_scale": 1.0, "objective.beta": 1.0, "seed": seed})
         add({"name": "half", "objective.noise_scale": 0.5, "objective.beta": 0.25, "seed": 0})
 
-    with contextlib.contextmanager(compiled)("quickly"):
-        rows = study.run(config(eval__without=others, **fields), folder / "study", three_and_one)
-    return folder / "study", rows
+    return folder / "study", study.run(config(eval__without=others, **fields), folder / "study", three_and_one)
 
 
 def test_vectors_without_labels_and_without_a_validation_split(of_vectors):
