@@ -24,7 +24,6 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 # As the mains do: with Python's own threshold the garbage collector takes a twentieth of the time of tests that trace a lot.
 gc.set_threshold(100_000, 50, 100)
-gc.freeze()  # what was imported stays, and need not be looked through after each file
 
 # For the workers, and what they start: threads that wait for the next product in a loop would take time from other work.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -55,6 +54,10 @@ def pytest_collection_modifyitems(config, items):
                 item.add_marker(skip)
 
 
+def pytest_collection_finish():
+    gc.freeze()  # what was imported
+
+
 @pytest.fixture(scope="session", autouse=True)
 def compiled_once(request):
     """Compiling is what the tests cost: what one of them compiled, the next ones read, also in the next session.
@@ -83,6 +86,7 @@ def memory_returned():
     evaluate._over_runs.cache_clear()
     jax.clear_caches()
     gc.collect()
+    gc.freeze()  # what was imported stays, and need not be looked through after each file
     with contextlib.suppress(AttributeError):  # of glibc
         ctypes.CDLL(None).malloc_trim(0)
 
