@@ -1,5 +1,6 @@
 """Traced programs that are kept: the same bits, found again only where all is the same that tracing depends on."""
 
+import contextlib
 import dataclasses
 import functools
 import os
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import struct
+from support import compiled
 
 from vae_jax.core import registry
 from vae_jax.system import runs, traced
@@ -89,6 +91,14 @@ def test_traced_once_and_the_same_bits_in_the_same_tree(keeping, monkeypatch, op
     for found in (first, second):
         assert jax.tree.structure(found) == jax.tree.structure(never)
         assert [leaf.tobytes() for leaf in jax.tree.leaves(found)] == [leaf.tobytes() for leaf in jax.tree.leaves(never)]
+
+
+def test_programs_that_are_compiled_briefly_are_kept_too(keeping):
+    """With options for the compiler, which there are where JAX optimizes all it can."""
+    with contextlib.contextmanager(compiled)(fully=True):
+        (first, one), (second, none) = computed(briefly=True), computed(briefly=True)
+    assert (one > 0, none, len(files(keeping))) == (True, 0, 1)
+    assert [leaf.tobytes() for leaf in jax.tree.leaves(first)] == [leaf.tobytes() for leaf in jax.tree.leaves(second)]
 
 
 def test_shapes_of_the_result(keeping):

@@ -75,9 +75,8 @@ def over_runs(
         "donate_argnums": (0,) if donate else (),
         "compiler_options": _options(mesh) if briefly else None,
     }
-    jitted = jax.jit(sharded, **settings)
     made_of = function, mapped, together, None if first is None else tuple(first)
-    return OverRuns(lambda args: traced.kept(jitted, made_of, mesh, args, settings))
+    return OverRuns(lambda args: traced.kept(sharded, made_of, mesh, args, settings))
 
 
 def _options(mesh: Mesh) -> dict[str, int] | None:

@@ -20,6 +20,7 @@ import sys
 import sysconfig
 import tempfile
 import time
+from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -51,26 +52,26 @@ def depends_on(file: str) -> None:
     _files.add(file)
 
 
-def kept(jitted: Wrapped, made_of: tuple, mesh: Mesh, args: tuple, settings: dict[str, Any]) -> Wrapped:
-    """`jitted` for arguments like these, without tracing it where the same was traced before.
+def kept(function: Callable, made_of: tuple, mesh: Mesh, args: tuple, settings: dict[str, Any]) -> Wrapped:
+    """`jax.jit(function, **settings)` for arguments like these, without tracing where the same was traced before.
 
     Args:
-      jitted: from `jax.jit`.
+      function: of arrays.
       made_of: what it computes depends on: functions of modules, dataclasses, names and numbers.
       mesh: of the devices that it runs on.
       args: arrays or shapes.
-      settings: of `jax.jit`, that `jitted` was made with: what is donated and how it is compiled.
+      settings: of `jax.jit`: what is donated and how it is compiled.
 
     Returns:
-      From `jax.jit`, too; or `jitted` itself, where nothing is kept or this cannot be.
+      From `jax.jit`; just that, where nothing is kept or this cannot be.
     """
-    path = _path(made_of, mesh, args) if _directory else None
+    path, jitted = _path(made_of, mesh, args) if _directory else None, jax.jit(function, **settings)
     if path is None:
         return jitted
     found = _read(path)
     if found is None:
         try:
-            found = _traced(jitted, args)
+            found = _traced(function, args)
         except Exception:  # what JAX does not export; what is wrong with the function is raised when it is called
             return jitted
         _write(path, *found)
@@ -82,13 +83,14 @@ def kept(jitted: Wrapped, made_of: tuple, mesh: Mesh, args: tuple, settings: dic
     return jax.jit(restored, **settings)
 
 
-def _traced(jitted: Wrapped, args: tuple) -> tuple[export.Exported, Any]:
+def _traced(function: Callable, args: tuple) -> tuple[export.Exported, Any]:
     """The program, from leaves to leaves, and the tree of its result."""
     leaves, tree = jax.tree.flatten(args)
     trees = []
+    inner = jax.jit(function)  # compiler options may be given to the outermost one only
 
     def flat(*leaves):
-        result, found = jax.tree.flatten(jitted(*jax.tree.unflatten(tree, leaves)))
+        result, found = jax.tree.flatten(inner(*jax.tree.unflatten(tree, leaves)))
         trees.append(found)
         return result
 
