@@ -56,16 +56,17 @@ def kept(function: Callable, made_of: tuple, mesh: Mesh, args: tuple, settings: 
     """`jax.jit(function, **settings)` for arguments like these, without tracing where the same was traced before.
 
     Args:
-      function: of arrays.
+      function: takes and returns trees of arrays.
       made_of: what it computes depends on: functions of modules, dataclasses, names and numbers.
       mesh: of the devices that it runs on.
       args: arrays or shapes.
       settings: of `jax.jit`: what is donated and how it is compiled.
 
     Returns:
-      From `jax.jit`; just that, where nothing is kept or this cannot be.
+      A jitted function: of the kept program, or of `function` itself where nothing is kept or it cannot be.
     """
-    path, jitted = _path(made_of, mesh, args) if _directory else None, jax.jit(function, **settings)
+    jitted = jax.jit(function, **settings)
+    path = _path(made_of, mesh, args) if _directory else None
     if path is None:
         return jitted
     found = _read(path)
@@ -87,7 +88,7 @@ def _traced(function: Callable, args: tuple) -> tuple[export.Exported, Any]:
     """The program, from leaves to leaves, and the tree of its result."""
     leaves, tree = jax.tree.flatten(args)
     trees = []
-    inner = jax.jit(function)  # compiler options may be given to the outermost one only
+    inner = jax.jit(function)  # without `settings`: JAX takes compiler options only for the outermost function
 
     def flat(*leaves):
         result, found = jax.tree.flatten(inner(*jax.tree.unflatten(tree, leaves)))
