@@ -119,11 +119,12 @@ def run_together(dataset: Dataset, settings: Mapping[str, Any], count: int, epoc
         traces += 1
         return program.advance(*args)
 
-    advance = runs.over_runs(counted, mesh, mapped=2, donate=True)
+    advance = runs.over_runs(counted, mesh, mapped=3, donate=True)
+    numbers = runs.put(np.where(np.arange(len(hyperparams.seed)) < count, np.int32(epochs), 0), mesh)
 
     def work() -> None:
         nonlocal state
-        state, _ = advance(state, hyperparams, pixels, np.int32(epochs))
+        state, _ = advance(state, hyperparams, numbers, pixels)
         jax.block_until_ready(state)
         # A second program for the same spec would make every other time of this table worthless.
         if traces != 1:

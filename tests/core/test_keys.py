@@ -142,12 +142,12 @@ def used(request):
         found["bits"] = recorder.taken()
         state = runs.over_runs(program.init, mesh)(hyperparams, {})
         found["init"] = recorder.taken()
-        advance = runs.over_runs(program.advance, mesh, mapped=2)
+        advance = runs.over_runs(program.advance, mesh, mapped=3)
         measure = runs.over_runs(program.measure, mesh, mapped=2)
         measure(state, hyperparams, sample, np.int32(keys.Stream.START))
         measure(state, hyperparams, valid, np.int32(keys.Stream.VALID))
         for _ in range(EPOCHS):
-            state, _ = advance(state, hyperparams, pixels, np.int32(1))
+            state, _ = advance(state, hyperparams, np.int32([1]), pixels)
             measure(state, hyperparams, valid, np.int32(keys.Stream.VALID))
         found["training"] = recorder.taken()
         given = hyperparams.sigma, hyperparams.objective, hyperparams.seed

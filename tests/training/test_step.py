@@ -69,7 +69,7 @@ class Counted:
 def advance_on(devices: int):
     """`advance` of many runs, compiled once for all tests, and the counter of its traces."""
     counted = Counted(Program(SPEC).advance)
-    return runs.over_runs(counted, runs.mesh(devices), mapped=2), counted
+    return runs.over_runs(counted, runs.mesh(devices), mapped=3), counted
 
 
 @functools.cache
@@ -93,7 +93,8 @@ def train(many: Hyperparams, chunks=(4,), devices: int = 8):
     count, many = len(many.seed), runs.pad(many, devices)
     state, found = placed(initial(many), devices), []
     for epochs in chunks:
-        state, metrics = advance_on(devices)[0](state, many, TRAINING, np.int32(epochs))
+        numbers = np.where(np.arange(len(many.seed)) < count, np.int32(epochs), 0)
+        state, metrics = advance_on(devices)[0](state, many, numbers, TRAINING)
         found.append(runs.take(jax.device_get(metrics), slice(count)))
     return runs.take(jax.device_get(state), slice(count)), found
 
@@ -287,7 +288,7 @@ def test_one_trace_for_all_lengths_and_hyperparams():
 
 def test_the_compiled_program_holds_no_collective():
     many = runs.pad(GRID, 8)
-    text = advance_on(8)[0].lower(placed(initial(many), 8), many, TRAINING, np.int32(1)).compile().as_text()
+    text = advance_on(8)[0].lower(placed(initial(many), 8), many, np.ones(8, np.int32), TRAINING).compile().as_text()
     assert "while" in text
     assert not re.findall(r"all-reduce|all-gather|all-to-all|collective-permute|collective-broadcast|reduce-scatter", text)
 
@@ -316,9 +317,9 @@ def train_on(devices: int, **fields):
     weights = objectives.Weights(*map(np.float32, (1, 1, 1)), mmd_weight=np.float32(10))
     many = runs.stack([dataclasses.replace(hyperparams(seed), objective=weights) for seed in range(2)])
     program, mesh = Program(spec), runs.mesh(2, devices)
-    advance = runs.over_runs(program.advance, mesh, mapped=2)
+    advance = runs.over_runs(program.advance, mesh, mapped=3)
     states = runs.stack([random_state(spec, hyperparams(), {})] * 2)
-    args = (runs.put(states, mesh), runs.put(many, mesh), runs.put(TRAINING, mesh, shared=True), np.int32(4))
+    args = (*runs.put((states, many, np.int32([4, 4])), mesh), runs.put(TRAINING, mesh, shared=True))
     compiled = advance.lower(*args).compile()
     return compiled.as_text(), runs.fetch(compiled(*args))
 
@@ -350,7 +351,7 @@ def test_every_objective_over_several_devices(kind, devices):
         one = runs.stack([dataclasses.replace(hyperparams(), objective=weights)])
         program, mesh = Program(spec), runs.mesh(1, count)
         state = runs.over_runs(program.init, mesh)(one, {})
-        found.append(runs.fetch(runs.over_runs(program.advance, mesh, mapped=2)(state, one, TRAINING, np.int32(4))))
+        found.append(runs.fetch(runs.over_runs(program.advance, mesh, mapped=3)(state, one, np.int32([4]), TRAINING)))
     for mine, theirs in zip(*map(jax.tree.leaves, found), strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-5)
 
@@ -460,7 +461,7 @@ def two_epochs(**changed) -> tuple[TrainState, Metrics]:
     spec = spec_with(**changed)
     # The first state is that of all specs here, but for what the objective carries.
     carried = jax.tree.map(jnp.float32, objectives.OBJECTIVES[spec.objective.kind].carried)
-    return compiled(spec)(state_of().replace(carried=carried), given, TRAINING, jnp.int32(2))
+    return compiled(spec)(state_of().replace(carried=carried), given, jnp.int32(2), TRAINING)
 
 
 @pytest.mark.usefixtures("compiled_quickly")

@@ -80,13 +80,15 @@ def over_runs(
 
 
 def _options(mesh: Mesh) -> dict[str, int] | None:
-    """Compiler options for a program that is called a few times: on a CPU, LLVM's optimization level 1 in place of 3.
+    """Compiler options for a program that is called a few times, on a CPU.
+
+    LLVM's optimization level 1 in place of 3, and XLA's older way from fused operations to LLVM, without MLIR.
 
     Where JAX is told to optimise less than that, nothing is changed.
     """
     if mesh.devices.flat[0].platform != "cpu" or jax.config.values["jax_disable_most_optimizations"]:
         return None
-    return {"xla_backend_optimization_level": 1}
+    return {"xla_backend_optimization_level": 1, "xla_cpu_use_fusion_emitters": False}
 
 
 class OverRuns:
@@ -188,6 +190,12 @@ class Blocks:
     def hold(self, tree: Tree) -> Tree:
         """A host tree of all runs in the form that `call` takes."""
         return put(pad(tree, self.size), self.mesh) if self.whole else tree
+
+    def hold_number(self, number: int) -> Any:
+        """A number for each run (int32) in the form that `call` takes; 0 for what only fills up the devices."""
+        if not self.whole:
+            return np.full(self.count, number, np.int32)
+        return put(np.where(np.arange(self.size) < self.count, np.int32(number), 0), self.mesh)
 
     def call(self, function: Callable, held: tuple, *shared):
         """function(*held, *shared): `held` are trees of all runs (see `hold`), `shared` what they share (see `put`)."""

@@ -17,12 +17,11 @@ def compile_ahead(job: session.Job, threads: Executor) -> None:
     program, mesh = program_of(spec), runs.mesh(count, spec.train.data_devices)
     lanes = mesh.shape["runs"]
     each = math.ceil(count / lanes)
-    trees = session.state_like(spec, job.hyperparams, dataset), job.hyperparams
-    state, hyperparams = runs.shaped(trees, mesh, each * lanes)
+    trees = session.state_like(spec, job.hyperparams, dataset), job.hyperparams, np.zeros(count, np.int32)
+    state, hyperparams, epochs = runs.shaped(trees, mesh, each * lanes)
     first = jax.ShapeDtypeStruct((session.measured_first(job), *dataset.spec.shape), np.dtype(np.float32))
     shared = dataset.statistics(spec.model.normalize), dataset.splits["train"].pixels, first
     statistics, pixels, images = runs.shaped(shared, mesh)
-    number = np.int32(1)
-    session.advancing(program, "advance", mesh, each).compile_ahead(threads, state, hyperparams, pixels, number)
+    session.advancing(program, "advance", mesh, each, 3).compile_ahead(threads, state, hyperparams, epochs, pixels)
     program.over_runs("init", mesh).compile_ahead(threads, hyperparams, statistics)
-    program.over_runs("measure", mesh, mapped=2).compile_ahead(threads, state, hyperparams, images, number)
+    program.over_runs("measure", mesh, mapped=2).compile_ahead(threads, state, hyperparams, images, np.int32(1))

@@ -137,8 +137,9 @@ class Session:
     def _compiled(self, program: Program, most: int, state: TrainState, room: int) -> tuple[runs.Blocks, Callable]:
         """How many runs are on the devices at a time, and the program that `advance` calls."""
         self.pixels = runs.put(self.job.dataset.splits["train"].pixels, self.mesh, shared=True)
-        trees, count = (state, self.job.hyperparams), len(self.job.labels)
-        return fitted(program, "advance", self.mesh, most, count, trees, self.pixels, room)
+        count = len(self.job.labels)
+        trees = state, self.job.hyperparams, np.zeros(count, np.int32)
+        return fitted(program, "advance", self.mesh, most, count, trees, (self.pixels,), room)
 
     def _carried(self, state: TrainState) -> Any:
         """What is carried from a state on, at the beginning of a chunk."""
@@ -154,8 +155,8 @@ class Session:
         spec = self.job.spec
         length = min(spec.chunk_epochs, spec.train.epochs - self.epoch)
         with memory.watched(self.together):
-            held = self.held, self.hyperparams
-            self.held, chunk = self.blocks.call(self.program, held, self.pixels, np.int32(length))
+            held = self.held, self.hyperparams, self.blocks.hold_number(length)
+            self.held, chunk = self.blocks.call(self.program, held, self.pixels)
             chunk = self.blocks.fetch(chunk)  # waits: what fails on a device fails here
             self.steps += length * spec.steps_per_epoch
             self._end_chunk(length, chunk)
@@ -275,7 +276,7 @@ def fitted(
     most: int,
     count: int,
     trees: tuple,
-    data: Any,
+    shared: tuple,
     room: int,
     first: PartitionSpec | None = None,
 ) -> tuple[runs.Blocks, Callable]:
@@ -283,38 +284,40 @@ def fitted(
 
     Args:
       program: of the runs.
-      name: of its method: a function of two trees of a run, of the data, and of a number.
+      name: of its method: a function of some trees of a run, of the data, and of what else the runs share.
       mesh: where it is computed.
       most: runs at a time.
       count: of all runs.
-      trees: the first two arguments, or their shapes.
-      data: the third, or its shape.
+      trees: of all runs, or their shapes.
+      shared: the data, and what else there is, or their shapes.
       room: bytes.
       first: how the data are split over devices; None: each has all of them.
 
     Raises:
       UserError: not even one run for each device fits.
     """
-    lanes, shared = mesh.shape["runs"], memory.size(data)
+    lanes, data = mesh.shape["runs"], memory.size(shared[0])
     each = math.ceil(most / lanes)
     while True:
         shapes = runs.shaped(trees, mesh, each * lanes)
-        compiled = advancing(program, name, mesh, each, first).lower(*shapes, data, np.int32(1)).compile()
+        compiled = advancing(program, name, mesh, each, len(trees), first).lower(*shapes, *shared).compile()
         needed = memory.needed(compiled)
         if needed <= room:
             return runs.Blocks(mesh, count, each * lanes), compiled
         if each == 1:
-            raise too_large(needed, shared, room)
+            raise too_large(needed, data, room)
         # As if all but the data grew with the runs, which is true or asks for too few.
-        each = max(1, min(each - 1, int(each * (room - shared) / (needed - shared))))
+        each = max(1, min(each - 1, int(each * (room - data) / (needed - data))))
 
 
-def advancing(program: Program, name: str, mesh: Mesh, each: int, first: PartitionSpec | None = None) -> runs.OverRuns:
-    """The program of a chunk, or a part of it, for `each` runs on a device; see `fitted`."""
+def advancing(
+    program: Program, name: str, mesh: Mesh, each: int, mapped: int, first: PartitionSpec | None = None
+) -> runs.OverRuns:
+    """The program of a chunk, or a part of it, for `each` runs on a device, of so many trees of a run; see `fitted`."""
     # A GPU is filled by many runs in one vectorised program; a CPU's core is full with one.
     together = None if jax.default_backend() == "cpu" else each
     options = {} if first is None else {"first": first}
-    return program.over_runs(name, mesh, mapped=2, donate=True, together=together, **options)
+    return program.over_runs(name, mesh, mapped=mapped, donate=True, together=together, **options)
 
 
 def load(

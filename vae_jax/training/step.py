@@ -136,9 +136,9 @@ class Program:
         return loss, (Metrics.of(loss, terms, weights.noise_scale), carried)
 
     def advance(
-        self, state: TrainState, hyperparams: Hyperparams, pixels: Num[Array, "n *shape"], epochs: Int[Array, ""]
+        self, state: TrainState, hyperparams: Hyperparams, epochs: Int[Array, ""], pixels: Num[Array, "n *shape"]
     ) -> tuple[TrainState, Metrics]:
-        """`epochs` (traced) passes over the stored pixels of the training split.
+        """`epochs` (traced; none for a run that only fills up a device) passes over the stored pixels of the training split.
 
         Returns:
           The state, and the means of the metrics over those steps.

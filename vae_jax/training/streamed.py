@@ -61,7 +61,8 @@ class StreamedSession(Session):
         self.next = next(self.ahead, None)
         trees = _partway_like(job), job.hyperparams
         room -= memory.size(self.reader.like) // self.mesh.shape["data"]  # the next block
-        return fitted(program, "advance_on", self.mesh, most, len(job.labels), trees, self.reader.like, room, SPLIT)
+        shared = self.reader.like, np.int32(1)
+        return fitted(program, "advance_on", self.mesh, most, len(job.labels), trees, shared, room, SPLIT)
 
     def _carried(self, state: TrainState) -> Partway:
         return Partway(state, *self.blocks.hold(_zeros(len(self.job.labels))))
