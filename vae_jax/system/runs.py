@@ -82,13 +82,18 @@ def over_runs(
 def _options(mesh: Mesh) -> dict[str, int] | None:
     """Compiler options for a program that is called a few times, on a CPU.
 
-    LLVM's optimization level 1 in place of 3, and XLA's older way from fused operations to LLVM, without MLIR.
+    LLVM's optimization level 1 in place of 3, XLA's older way from fused operations to LLVM, without MLIR, and code of one
+    part: small programs would be cut into dozens.
 
     Where JAX is told to optimise less than that, nothing is changed.
     """
     if mesh.devices.flat[0].platform != "cpu" or jax.config.values["jax_disable_most_optimizations"]:
         return None
-    return {"xla_backend_optimization_level": 1, "xla_cpu_use_fusion_emitters": False}
+    return {
+        "xla_backend_optimization_level": 1,
+        "xla_cpu_use_fusion_emitters": False,
+        "xla_cpu_parallel_codegen_split_count": 1,
+    }
 
 
 class OverRuns:
