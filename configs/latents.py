@@ -3,7 +3,8 @@
     python -m experiments.train --config=configs/latents.py
 
 Expect the linear AE's test mse to be PCA's (0.0625 at 1 latent, 0.0531 at 2, 0.0026 at 32), and the nonlinear AE's far below
-it where latents are scarce (0.046, 0.034), equal at 32. A program per network and number of latents, two minutes on 2 cores.
+it where latents are scarce (0.046, 0.034), equal at 32. A program per network and number of latents, one to
+two minutes on 2 cores.
 """
 
 from configs import base

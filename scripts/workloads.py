@@ -298,8 +298,8 @@ def start(settings: Settings) -> Iterator[Row]:
 
         cold = timing.seconds(lambda: train("cold"))
         warm = [timing.seconds(functools.partial(train, f"warm_{i}")) for i in range(settings.repeat)]
-    yield Row("start, cold cache", "digits run", cold, "limit", 12.0, 1.0)
-    yield Row("start, warm cache", "digits run", sorted(warm)[len(warm) // 2], "limit", 5.0, 1.0)
+    yield Row("start, cold cache", "digits run", cold, "limit", 9.0, 1.0)
+    yield Row("start, warm cache", "digits run", sorted(warm)[len(warm) // 2], "limit", 4.5, 1.0)
 
 
 def importance(settings: Settings) -> Iterator[Row]:
