@@ -286,6 +286,18 @@ def test_one_trace_for_all_lengths_and_hyperparams():
     assert advance_on(8)[1].traces == 1
 
 
+def test_a_run_of_no_epochs_stays_as_it_is():
+    """What only fills up the devices; the metrics of such a run are means over nothing."""
+    many = runs.pad(GRID, 8)
+    before = initial(many)
+    numbers = np.int32([2, 0, 2, 0, 2, 0, 0, 0])
+    after = runs.fetch(advance_on(8)[0](placed(before, 8), many, numbers, TRAINING)[0])
+    steps = SPEC.steps_per_epoch
+    assert after.step.tolist() == [2 * steps, 0, 2 * steps, 0, 2 * steps, 0, 0, 0]
+    for run in (1, 3, 5):
+        assert_same(runs.take(after, run), runs.take(before, run))
+
+
 def test_the_compiled_program_holds_no_collective():
     many = runs.pad(GRID, 8)
     text = advance_on(8)[0].lower(placed(initial(many), 8), many, np.ones(8, np.int32), TRAINING).compile().as_text()
