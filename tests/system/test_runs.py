@@ -148,6 +148,12 @@ def test_a_collective_between_runs_would_be_seen():
     assert {0, 2, 4, 6} in replica_groups(program.lower(grid(8), SHARED[:4]).compile().as_text())
 
 
+def test_options_that_xla_does_not_know_are_left_out(monkeypatch):
+    assert runs._options(runs.mesh(1)) == runs._BRIEFLY
+    monkeypatch.setattr(runs, "_BRIEFLY", runs._BRIEFLY | {"xla_cpu_of_another_version": 1})
+    assert "xla_cpu_of_another_version" not in runs._options(runs.mesh(1))
+
+
 @pytest.mark.parametrize("data", [2, 4])
 def test_the_devices_of_a_run_that_need_not_speak_all_compute_it(alone, data):
     mesh = runs.mesh(3, data=data)

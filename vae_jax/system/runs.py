@@ -7,6 +7,7 @@ between the devices that share a run.
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Executor, Future
 from typing import Any, TypeVar
@@ -79,21 +80,34 @@ def over_runs(
     return OverRuns(lambda args: traced.kept(sharded, made_of, mesh, args, settings))
 
 
+_BRIEFLY = {
+    "xla_backend_optimization_level": 1,
+    "xla_cpu_use_fusion_emitters": False,
+    "xla_cpu_parallel_codegen_split_count": 1,
+}
+
+
 def _options(mesh: Mesh) -> dict[str, int] | None:
     """Compiler options for a program that is called a few times, on a CPU.
 
     LLVM's optimization level 1 in place of 3, XLA's older way from fused operations to LLVM, without MLIR, and code of one
-    part: small programs would be cut into dozens.
+    part: small programs would be cut into dozens. Of these, what this version of XLA knows.
 
     Where JAX is told to optimise less than that, nothing is changed.
     """
     if mesh.devices.flat[0].platform != "cpu" or jax.config.values["jax_disable_most_optimizations"]:
         return None
-    return {
-        "xla_backend_optimization_level": 1,
-        "xla_cpu_use_fusion_emitters": False,
-        "xla_cpu_parallel_codegen_split_count": 1,
-    }
+    return {name: value for name, value in _BRIEFLY.items() if _is_known(name, value)}
+
+
+@functools.cache
+def _is_known(name: str, value: Any) -> bool:
+    """Whether XLA's CPU backend takes an option: they come and go with its versions."""
+    try:
+        jax.jit(lambda: 0).lower().compile(compiler_options={name: value})
+    except jax.errors.JaxRuntimeError:
+        return False
+    return True
 
 
 class OverRuns:
