@@ -2,6 +2,6 @@
 
 import os
 
-# Before NumPy is imported, whose BLAS looks once: its threads wait for the next product in a loop, 30 ms long unless told
-# otherwise, and so take the cores from XLA's.
+# Set before NumPy is imported, because OpenBLAS reads it once. Its threads spin for some 30 ms after each product by
+# default, on cores that XLA's threads need.
 os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")

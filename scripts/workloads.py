@@ -120,7 +120,7 @@ def run_together(dataset: Dataset, settings: Mapping[str, Any], count: int, epoc
         return program.advance(*args)
 
     advance = runs.over_runs(counted, mesh, mapped=3, donate=True)
-    numbers = runs.put(np.where(np.arange(len(hyperparams.seed)) < count, np.int32(epochs), 0), mesh)
+    numbers = runs.Blocks(mesh, count, len(hyperparams.seed)).hold_number(epochs)
 
     def work() -> None:
         nonlocal state

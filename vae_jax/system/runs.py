@@ -90,10 +90,10 @@ _BRIEFLY = {
 def _options(mesh: Mesh) -> dict[str, int] | None:
     """Compiler options for a program that is called a few times, on a CPU.
 
-    LLVM's optimization level 1 in place of 3, XLA's older way from fused operations to LLVM, without MLIR, and code of one
-    part: small programs would be cut into dozens. Of these, what this version of XLA knows.
+    LLVM's optimization level 1 in place of 3; XLA's older emitters, which need no MLIR; one LLVM module, where small
+    programs would be split into dozens. Options that this version of XLA does not know are left out.
 
-    Where JAX is told to optimise less than that, nothing is changed.
+    None where JAX is told to optimise less than that.
     """
     if mesh.devices.flat[0].platform != "cpu" or jax.config.values["jax_disable_most_optimizations"]:
         return None

@@ -141,7 +141,7 @@ class Program:
         """`epochs` (traced; none for a run that only fills up a device) passes over the stored pixels of the training split.
 
         Returns:
-          The state, and the means of the metrics over those steps.
+          The state, and the means of the metrics over those steps (NaN of no steps).
         """
 
         def body(_, carry):
@@ -201,7 +201,8 @@ class Program:
           partway: where the run is.
           hyperparams: of the run.
           block: of each batch the rows of this device.
-          count: how many of its batches there are.
+          count: how many of its batches there are. Shared by all runs, unlike the epochs of `advance`: where runs are
+            vectorised, a number of each run would cost a selection over the state in each step.
         """
 
         def body(number, carry):
